@@ -1,0 +1,1 @@
+"""Values of the OCI specifications. No I/O, no clock, no environment."""

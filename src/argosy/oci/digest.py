@@ -1,0 +1,158 @@
+"""Digests, and streams that are checked against them while they pass.
+
+Source: image-spec 1.1 «descriptor.md#digests».
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import Corrupt, InvalidInput
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+_GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[a-zA-Z0-9=_-]+)")
+#: {algorithm: length of its lower-case hex form}; the registered algorithms that we verify.
+ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
+CHUNK = 1 << 20  # bytes a read; large enough that hashing dominates the calls
+
+
+class Hasher(Protocol):
+    """The part of hashlib's objects that we use."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class Digest(str):
+    """`algorithm:hex`, checked; an ordinary str everywhere else."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Raises InvalidInput with code digest-invalid or digest-unsupported."""
+        match = _GRAMMAR.fullmatch(text)
+        if match is None:
+            raise InvalidInput(
+                f"not a digest: {text!r}", code="digest-invalid", hint="a digest looks like sha256:<64 hex digits>"
+            )
+        algorithm, encoded = match["algorithm"], match["hex"]
+        length = ALGORITHMS.get(algorithm)
+        if length is None:
+            raise InvalidInput(
+                f"digest algorithm {algorithm!r} is not supported",
+                code="digest-unsupported",
+                context=f"known: {', '.join(sorted(ALGORITHMS))}",
+            )
+        if len(encoded) != length or encoded.strip("0123456789abcdef"):
+            raise InvalidInput(
+                f"not a {algorithm} digest: {text!r}",
+                code="digest-invalid",
+                context=f"{algorithm} takes {length} lower-case hex digits",
+            )
+        return cls(text)
+
+    @classmethod
+    def of(cls, data: bytes | memoryview, algorithm: str = "sha256") -> Digest:
+        return cls(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
+
+    @classmethod
+    def from_hasher(cls, hasher: Hasher, algorithm: str = "sha256") -> Digest:
+        return cls(f"{algorithm}:{hasher.hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        return self.partition(":")[0]
+
+    @property
+    def hex(self) -> str:
+        return self.partition(":")[2]
+
+    @property
+    def short(self) -> str:
+        """The twelve digits that people see."""
+        return self.hex[:12]
+
+    def hasher(self) -> Hasher:
+        """A new hasher of this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+
+def chain_id(diff_ids: tuple[Digest, ...]) -> Digest:
+    """Name of the stack of layers *diff_ids*, lowest first. Source: image-spec «config.md#layer-chainid».
+
+    An empty stack has no name: the caller never asks.
+    """
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = Digest.of(f"{chain} {diff_id}".encode())
+    return chain
+
+
+class VerifyingReader:
+    """A binary stream that raises Corrupt at its end unless size and digest are as promised.
+
+    Reads at most one byte past *size* from below. Stopping early verifies
+    nothing. Closing it closes the stream below.
+    """
+
+    def __init__(self, stream: BinaryIO, digest: Digest, *, size: int | None = None, name: str = "blob") -> None:
+        self._stream = stream
+        self._digest = digest
+        self._size = size
+        self._name = name
+        self._hasher = digest.hasher()
+        self._seen = 0
+        self._verified = False
+
+    def read(self, count: int = -1) -> bytes:
+        if count is None or count < 0:
+            parts = []
+            while part := self.read(CHUNK):
+                parts.append(part)
+            return b"".join(parts)
+        if self._verified or count == 0:
+            return b""
+        if self._size is not None:
+            count = min(count, self._size - self._seen + 1)
+        data = self._stream.read(count)
+        if data:
+            self._seen += len(data)
+            self._hasher.update(data)
+            if self._size is not None and self._seen > self._size:
+                self._fail(f"longer than the {self._size} bytes promised", "size-mismatch")
+            return data
+        self._finish()
+        return b""
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def _finish(self) -> None:
+        if self._size is not None and self._seen != self._size:
+            self._fail(f"ends after {self._seen} of {self._size} bytes", "size-mismatch")
+        found = Digest.from_hasher(self._hasher, self._digest.algorithm)
+        if found != self._digest:
+            self._fail(f"its bytes have digest {found}", "digest-mismatch")
+        self._verified = True
+
+    def _fail(self, why: str, code: str) -> None:
+        raise Corrupt(f"{self._name} {self._digest} is damaged", code=code, context=why)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> VerifyingReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
