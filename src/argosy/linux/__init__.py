@@ -1,0 +1,1 @@
+"""The kernel: system calls, mounts, processes, namespaces and what this host offers."""
