@@ -1,0 +1,1 @@
+"""This host's disk: blobs, references, container records. Files are the database."""
