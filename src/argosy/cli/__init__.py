@@ -1,0 +1,166 @@
+"""The command line: find the verb, import it, run it, draw what went wrong.
+
+Global options stand before the verb and are read by hand, because `argosy
+--help` and `--version` must start in little more than the interpreter's own time.
+Only this module ends the process, and only here is every exception caught.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .. import errors
+from . import commands
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn, Protocol
+
+    from .host import Host
+    from .parser import Parser
+
+    class Verb(Protocol):
+        """What every module of a verb offers."""
+
+        def add_arguments(self, parser: Parser) -> None: ...
+        def main(self, args: object, host: Host) -> int: ...
+
+
+BROKEN_PIPE = 141  # 128 + SIGPIPE: what a shell reports of a program that the signal ended
+INTERRUPTED = 130  # 128 + SIGINT
+
+#: {global option: (name in the settings, takes a value)}
+_GLOBALS = {
+    "--root": ("root", True),
+    "--driver-root": ("driver_root", True),
+    "--debug": ("debug", False),
+    "-D": ("debug", False),
+    "--version": ("version", False),
+    "-v": ("version", False),
+    "--help": ("help", False),
+    "-h": ("help", False),
+}
+
+
+def entry() -> NoReturn:
+    """What `argosy` and `python -m argosy` call."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
+    """Run one command line; gives the exit status. *environ* is the process's own when None."""
+    settings: dict[str, str] = {}
+    failed = 1  # status of errors that have none of their own
+    try:
+        rest = _read_globals(list(argv), settings)
+        if "help" in settings or (not rest and "version" not in settings):
+            return _print(commands.help_text())
+        if "version" in settings:
+            from .. import __version__
+
+            return _print(f"argosy version {__version__}\n")
+        verb, rest = _find_verb(rest)
+        failed = 125 if verb in commands.BEFORE_START else 1
+        status = _run(verb, rest, settings, environ)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except Exception as error:
+        return _report(error, failed, debug="debug" in settings)
+
+
+def _read_globals(argv: list[str], settings: dict[str, str]) -> list[str]:
+    """Take the options that stand before the verb; what is left begins with the verb."""
+    while argv and argv[0].startswith("-"):
+        name, equals, value = argv.pop(0).partition("=")
+        if name not in _GLOBALS:
+            from .parser import UsageError
+
+            raise UsageError(f"unknown option {name}", hint="argosy --help lists the options before a command")
+        setting, takes_value = _GLOBALS[name]
+        if takes_value and not equals:
+            if not argv:
+                from .parser import UsageError
+
+                raise UsageError(f"option {name} needs a value")
+            value = argv.pop(0)
+        settings[setting] = value
+    return argv
+
+
+def _find_verb(argv: list[str]) -> tuple[str, list[str]]:
+    """(verb, its arguments); Docker's `image ls` and `help VERB` are other words for the same."""
+    name, rest = argv[0], argv[1:]
+    if name == "help" and rest:
+        verb, _ = _find_verb(rest)
+        return verb, ["--help"]
+    if name in commands.GROUPS and rest and rest[0] in commands.GROUPS[name]:
+        return commands.GROUPS[name][rest[0]], rest[1:]
+    if name in commands.VERBS:
+        return name, rest
+    raise _unknown_verb(name, rest)
+
+
+def _unknown_verb(name: str, rest: list[str]) -> errors.Error:
+    import difflib  # only on this failure
+
+    known = [*commands.VERBS]
+    if name in commands.GROUPS:
+        known = [f"{name} {word}" for word in commands.GROUPS[name]]
+        name = " ".join([name, *rest[:1]])
+    near = difflib.get_close_matches(name, known, 3, 0.6)
+    return errors.NotFound(
+        f"{name!r} is not an argosy command",
+        code="unknown-command",
+        hint=f"did you mean {' or '.join(near)}?" if near else "argosy --help lists the commands",
+    )
+
+
+def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[str, str] | None) -> int:
+    from .host import Host
+    from .parser import Finished, Parser
+
+    module = load(verb)
+    parser = Parser(prog=f"argosy {verb}", description=commands.help_line(verb))
+    module.add_arguments(parser)
+    try:
+        args = parser.parse_args(argv)
+    except Finished as finished:
+        return finished.status
+    return module.main(args, Host(settings, environ))
+
+
+def load(verb: str) -> Verb:
+    """The module of *verb*, imported."""
+    module: Verb = __import__(f"{__name__}.{commands.VERBS[verb]}", fromlist=("main",))
+    return module
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return 0
+
+
+def _silence_stdout() -> None:
+    """The reader is gone: let the interpreter's last flush go nowhere, without a word."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _report(error: Exception, failed: int, *, debug: bool) -> int:
+    """Draw *error* on stderr; gives the exit status."""
+    from . import output
+
+    shown = output.as_error(error)
+    output.error(shown)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    return shown.exit_status if shown.exit_status != 1 else failed

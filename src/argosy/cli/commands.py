@@ -1,0 +1,100 @@
+"""The verbs as a table: name, module, one line of help.
+
+Static on purpose: `argosy --help` prints it without importing any verb, and a
+verb imports itself alone. Nothing here may import more than builtins.
+"""
+
+from __future__ import annotations
+
+#: {heading: ((verb, module in argosy.cli, one-line help), …)}, in the order that people read them.
+SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "Containers": (
+        ("run", "run", "Create a container from an image and run a command in it"),
+        ("ps", "ps", "List containers"),
+        ("rm", "rm", "Remove containers"),
+        ("commit", "commit", "Make an image of a container's changes"),
+    ),
+    "Images": (
+        ("pull", "pull", "Download an image from a registry"),
+        ("push", "push", "Upload an image to a registry"),
+        ("images", "images", "List images"),
+        ("tag", "tag", "Give an image another name"),
+        ("rmi", "rmi", "Remove images"),
+        ("inspect", "inspect", "Show everything about images and containers"),
+        ("history", "history", "Show the layers of an image and how each was made"),
+        ("stack", "stack", "Draw the stack of an image or container, from the GPUs up"),
+        ("catalog", "catalog", "Build the CUDA platform images and list their releases"),
+    ),
+    "Registries": (
+        ("login", "login", "Log in to a registry"),
+        ("logout", "logout", "Log out from a registry"),
+        ("registry", "registry", "Serve images to others"),
+    ),
+    "This machine": (
+        ("doctor", "doctor", "Explain what works here and what does not, GPUs first"),
+        ("info", "info", "Show the store, the runtime and the kernel features in use"),
+        ("check", "check", "Verify everything in the store"),
+        ("version", "version", "Show versions"),
+        ("completion", "completion", "Print the completion script for a shell"),
+    ),
+}
+
+#: {verb: module in argosy.cli}
+VERBS: dict[str, str] = {verb: module for rows in SECTIONS.values() for verb, module, _ in rows}
+
+#: {Docker's management command: {its subcommand: our verb}}, so that both spellings work.
+GROUPS: dict[str, dict[str, str]] = {
+    "container": {
+        "run": "run",
+        "ls": "ps",
+        "list": "ps",
+        "ps": "ps",
+        "rm": "rm",
+        "commit": "commit",
+        "inspect": "inspect",
+    },
+    "image": {
+        "pull": "pull",
+        "push": "push",
+        "ls": "images",
+        "list": "images",
+        "tag": "tag",
+        "rm": "rmi",
+        "inspect": "inspect",
+        "history": "history",
+    },
+    "system": {"info": "info"},
+}
+
+#: Verbs whose failure before the container starts exits 125, as `docker run` has it.
+BEFORE_START = frozenset({"run"})
+
+_USAGE = """\
+Usage:  argosy [OPTIONS] COMMAND
+
+GPU containers in one Python package: no daemon, root not required
+"""
+
+_OPTIONS = """\
+Options:
+      --root DIR          Keep images and containers in DIR (environment: ARGOSY_ROOT)
+      --driver-root DIR   Look for the NVIDIA driver under DIR (environment: ARGOSY_DRIVER_ROOT)
+  -D, --debug             Show what led to an error
+  -v, --version           Print the version
+      --help              Print this
+
+Run 'argosy COMMAND --help' for more on a command.
+"""
+
+
+def help_text() -> str:
+    """What `argosy --help` prints."""
+    parts = [_USAGE]
+    for heading, rows in SECTIONS.items():
+        parts.append(f"{heading}:\n" + "".join(f"  {verb:<12}{line}\n" for verb, _, line in rows))
+    return "\n".join((*parts, _OPTIONS))
+
+
+def help_line(verb: str) -> str:
+    """The one line of help of *verb*."""
+    return next(line for rows in SECTIONS.values() for name, _, line in rows if name == verb)

@@ -1,0 +1,177 @@
+"""Host: what a verb may touch, each part built on first use, from flags and the environment.
+
+The only reader of os.environ. A verb takes from here what its `ops` function
+asks for and passes it on; nothing below the command line ever sees a Host.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidInput
+from . import output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..gpu.driver import DriverRoots
+    from ..linux.features import HostFeatures
+    from ..oci.reference import Reference
+    from ..remote.auth import Credentials
+    from ..remote.repository import Repository
+    from ..runtime.oci_runtime import OciRuntime
+    from ..snapshots import Snapshotter
+    from ..store.blobs import BlobStore
+    from ..store.records import ContainerStore
+    from ..store.refs import RefStore
+
+_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Host:
+    """This machine and this user as one run of `argosy` sees them."""
+
+    def __init__(self, settings: Mapping[str, str], environ: Mapping[str, str] | None = None) -> None:
+        self._settings = settings
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        if self.environ.get("NO_COLOR"):
+            output.forbid_colour()
+
+    @property
+    def debug(self) -> bool:
+        return "debug" in self._settings
+
+    @cached_property
+    def root(self) -> Path:
+        """The store: --root, else ARGOSY_ROOT, else by user. Nothing is made here."""
+        named = self._settings.get("root") or self.environ.get("ARGOSY_ROOT")
+        if named:
+            return Path(named).absolute()
+        if os.geteuid() == 0:
+            return Path("/var/lib/argosy")
+        return self._data_home / "argosy"
+
+    @property
+    def _data_home(self) -> Path:
+        named = self.environ.get("XDG_DATA_HOME", "")
+        if named.startswith("/"):  # relative ones are to be ignored: XDG base directory specification
+            return Path(named)
+        return self.home / ".local/share"
+
+    @property
+    def home(self) -> Path:
+        named = self.environ.get("HOME", "")
+        if not named.startswith("/"):
+            raise InvalidInput(
+                "no home folder is known", code="home-unknown", hint="set HOME, or name a store with --root"
+            )
+        return Path(named)
+
+    @cached_property
+    def _checked_root(self) -> Path:
+        """The store after its version was found to be one that this program understands."""
+        from ..store.version import check_version
+
+        check_version(self.root)
+        return self.root
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        from ..store.blobs import BlobStore
+
+        return BlobStore(self._checked_root)
+
+    @cached_property
+    def refs(self) -> RefStore:
+        from ..store.refs import RefStore
+
+        return RefStore(self._checked_root)
+
+    @cached_property
+    def containers(self) -> ContainerStore:
+        from ..store.records import ContainerStore
+
+        return ContainerStore(self._checked_root)
+
+    @cached_property
+    def snapshotter(self) -> Snapshotter:
+        from ..snapshots import choose
+
+        return choose(self._checked_root, self.features)
+
+    @cached_property
+    def features(self) -> HostFeatures:
+        """What this kernel lets this user do; probed once a boot, then read from cache/features.json."""
+        from ..linux.features import probe
+
+        return probe()
+
+    @cached_property
+    def driver_roots(self) -> DriverRoots:
+        """Where to look for the NVIDIA driver: --driver-root, else ARGOSY_DRIVER_ROOT, else this machine."""
+        from ..gpu.driver import DriverRoots
+
+        named = self._settings.get("driver_root") or self.environ.get("ARGOSY_DRIVER_ROOT") or "/"
+        return DriverRoots.under(Path(named).absolute())
+
+    @cached_property
+    def runtime(self) -> OciRuntime:
+        """crun or runc; one that was copied to the store's bin/ comes first. Raises NotFound (no-runtime)."""
+        from ..runtime.oci_runtime import find
+
+        return find(
+            search_path=self.environ.get("PATH") or _SEARCH_PATH,
+            extra_folders=(str(self.root / "bin"),),
+            root=str(self.runtime_state),
+            cgroup_manager="cgroupfs" if os.geteuid() == 0 else "disabled",
+        )
+
+    @property
+    def runtime_state(self) -> Path:
+        """Where the runtime keeps what must not outlive a boot."""
+        if os.geteuid() == 0:
+            return Path("/run/argosy")
+        named = self.environ.get("XDG_RUNTIME_DIR", "")
+        return Path(named, "argosy") if named.startswith("/") else Path(f"/tmp/argosy-{os.geteuid()}")
+
+    @cached_property
+    def credentials(self) -> Credentials:
+        """Where `login` keeps names and passwords."""
+        from ..remote.auth import Credentials
+
+        return Credentials(self.environ)
+
+    def repository(self, reference: Reference, *, plain_http: bool = False) -> Repository:
+        """The repository of *reference* in its registry; nothing is sent yet."""
+        from ..remote.repository import Repository
+        from ..remote.transport import Transport
+
+        transport = Transport(self.environ, plain_http=plain_http)
+        return Repository(transport, reference.registry, reference.repository, self.credentials)
+
+    @property
+    def stdin_is_terminal(self) -> bool:
+        return sys.stdin is not None and sys.stdin.isatty()
+
+    @property
+    def stdout_is_terminal(self) -> bool:
+        return sys.stdout is not None and sys.stdout.isatty()
+
+    @property
+    def stderr_is_terminal(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    @property
+    def colour(self) -> bool:
+        """Whether stdout takes colours."""
+        return self.stdout_is_terminal and not self.environ.get("NO_COLOR")
+
+    @property
+    def width(self) -> int:
+        """Columns to write for: COLUMNS, else the terminal's, else 80."""
+        named = self.environ.get("COLUMNS", "")
+        return int(named) if named.isdecimal() and int(named) > 0 else output.terminal_width()

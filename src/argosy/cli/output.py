@@ -1,0 +1,264 @@
+"""What people and scripts read: tables, sizes, ages, JSON lines, errors.
+
+Docker's layout and words throughout (its tabwriter, go-units), since scripts cut
+these columns. Plain text only; nothing is imported that `ps` does not need.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import Error, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    #: {field of a template: text, or a function of the template's arguments (`.Label "x"`)}
+    Row = Mapping[str, str | Callable[..., str]]
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+_NARROWEST = 10  # characters of a column with its padding; docker CLI, cli/command/formatter
+_PADDING = 3
+_warned: set[str] = set()
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under their headers as Docker aligns them: three spaces between columns, ten characters at least."""
+    lines = [tuple(headers), *(tuple(row) for row in rows)]
+    widths = [max(_NARROWEST, max(map(len, cells)) + _PADDING) for cells in zip(*lines, strict=True)]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + line[-1] + "\n"
+        for line in lines
+    )
+
+
+def show(
+    rows: Iterable[Row],
+    *,
+    columns: Sequence[str],
+    headers: Mapping[str, str],
+    template: str | None = None,
+    quiet: str | None = None,
+) -> None:
+    """Print *rows* the way --format and -q ask for.
+
+    *columns* are the fields of the plain table, *headers* the heading of every
+    field, *template* what --format was given (a Go template, `table …` or `json`),
+    *quiet* the one field that -q prints.
+    """
+    if quiet is not None and template is None:
+        text = "".join(f"{row[quiet]}\n" for row in rows)
+    elif template is None or template == "table":
+        text = table([headers[name] for name in columns], ([str(row[name]) for name in columns] for row in rows))
+    elif template == "json":
+        text = "".join(json_line({k: v for k, v in row.items() if isinstance(v, str)}) for row in rows)
+    else:
+        text = _templated(rows, headers, template)
+    write(text)
+
+
+def _templated(rows: Iterable[Row], headers: Mapping[str, str], text: str) -> str:
+    from .template import Template, unescaped
+
+    tabular = text.startswith("table ")
+    template = Template(unescaped(text.removeprefix("table ") if tabular else text))
+    lines = [template.render(row) for row in rows]
+    if not tabular:
+        return "".join(f"{line}\n" for line in lines)
+    heading = template.render_header(headers)
+    return aligned([heading, *lines])
+
+
+def aligned(lines: Iterable[str]) -> str:
+    """Lines with tabs between their cells, aligned; a short line ends where it ends."""
+    cells = [line.split("\t") for line in lines]
+    columns = max((len(row) for row in cells), default=0) - 1
+    widths = [
+        max(_NARROWEST, max(len(row[place]) for row in cells if len(row) > place + 1) + _PADDING)
+        for place in range(columns)
+    ]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)) + row[-1] + "\n"
+        for row in cells
+    )
+
+
+def write(text: str) -> None:
+    """To stdout, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def json_line(value: object) -> str:
+    """One line of JSON, keys sorted as Go sorts those of a map."""
+    return msgspec.json.encode(value, order="sorted", enc_hook=str).decode() + "\n"
+
+
+def json_text(value: object) -> str:
+    """JSON for people: four spaces, as `docker inspect` indents."""
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=4).decode() + "\n"
+
+
+def human_size(size: int, precision: int = 3) -> str:
+    """Bytes in decimal units with *precision* significant digits: 1.23GB. Source: docker/go-units HumanSize.
+
+    Docker prints 999,999 bytes as «1e+03kB»; we print 1MB.
+    """
+    amount, unit = float(size), 0
+    while unit < len(_UNITS) - 1 and (amount >= 1000 or float(f"{amount:.{precision}g}") >= 1000):
+        amount /= 1000
+        unit += 1
+    return f"{amount:.{precision}g}{_UNITS[unit]}"
+
+
+def human_duration(seconds: float) -> str:
+    """A length of time in Docker's words. Source: docker/go-units HumanDuration."""
+    whole, minutes, hours = int(seconds), int(seconds / 60), int(seconds / 3600 + 0.5)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return "1 second" if whole == 1 else f"{whole} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{int(seconds / 3600) // 24 // 365} years"
+
+
+def age(stamp: str, *, now: float | None = None) -> str:
+    """«2 hours ago» of an RFC 3339 time; N/A when there is none."""
+    then = timestamp(stamp)
+    if then is None:
+        return "N/A"
+    return f"{human_duration((time.time() if now is None else now) - then)} ago"
+
+
+def local_time(stamp: str) -> str:
+    """An RFC 3339 time as Docker prints CreatedAt: 2026-11-23 16:23:00 +0000 UTC."""
+    then = timestamp(stamp)
+    return "N/A" if then is None else time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(then))
+
+
+def timestamp(stamp: str) -> float | None:
+    """Seconds since the epoch of an RFC 3339 time; None when it is none (or Go's zero time).
+
+    By hand: a list of a thousand images must not pay for the import of datetime.
+    """
+    try:
+        year, month, day = int(stamp[0:4]), int(stamp[5:7]), int(stamp[8:10])
+        clock = int(stamp[11:13]) * 3600 + int(stamp[14:16]) * 60 + int(stamp[17:19])
+        zone = stamp[19:].lstrip(".0123456789")
+        offset = 0
+        if zone not in ("Z", "z"):
+            offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
+            offset = -offset if zone[0] == "-" else offset
+    except (ValueError, IndexError):
+        return None
+    return None if year <= 1 else _days(year, month, day) * 86400.0 + clock - offset
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days from 1970-01-01 in the proleptic Gregorian calendar; the year begins in March here."""
+    year -= month <= 2
+    day_of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return year * 365 + year // 4 - year // 100 + year // 400 + day_of_year - 719468
+
+
+def short_id(digest: str) -> str:
+    """The twelve digits that people see, of a digest or a plain id."""
+    return digest.rpartition(":")[2][:12]
+
+
+def ellipsis(text: str, width: int) -> str:
+    """*text*, cut to *width* characters with «…» at the end, as Docker cuts commands."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def terminal_width(default: int = 80) -> int:
+    """Columns of the terminal on stdout, *default* where there is none."""
+    try:
+        return os.get_terminal_size(1).columns or default
+    except OSError:
+        return default
+
+
+def as_error(error: BaseException) -> Error:
+    """Any exception as an Error: the system's own are translated, the rest is a fault of ours."""
+    if isinstance(error, Error):
+        return error
+    if isinstance(error, OSError):
+        from ..linux.files import translate
+
+        return translate(error)
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidInput("the terminal cannot show this text", code="encoding", hint="set LC_ALL=C.UTF-8")
+    if isinstance(error, MemoryError):
+        return Error("out of memory", code="out-of-memory")
+    return Error(
+        f"this is a fault in argosy: {type(error).__name__}: {error}",
+        code="internal",
+        hint="run it again with argosy --debug … and report what it prints",
+    )
+
+
+def draw(error: Error, *, colour: bool = False, word: str = "error") -> str:
+    """An error as people see it: what failed, the facts, what to do."""
+    red, dim, plain = ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
+    lines = [f"{red}{word}:{plain} {_printable(error.message)} {dim}[{error.code}]{plain}"]
+    lines += [f"  {_printable(line)}" for line in error.context.splitlines()]
+    if error.hint:
+        first, *more = error.hint.splitlines()
+        lines += [f"  {dim}hint:{plain} {_printable(first)}", *(f"        {_printable(line)}" for line in more)]
+    return "\n".join(lines) + "\n"
+
+
+def error(shown: Error) -> None:
+    """Draw *shown* on stderr."""
+    _to_stderr(draw(shown, colour=_stderr_has_colour()))
+
+
+def warning(message: str) -> None:
+    """Tell of something that the user can change; the same words once only."""
+    if message not in _warned:
+        _warned.add(message)
+        yellow, plain = ("\x1b[1;33m", "\x1b[0m") if _stderr_has_colour() else ("", "")
+        _to_stderr(f"{yellow}warning:{plain} {_printable(message)}\n")
+
+
+def _to_stderr(text: str) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody listens; the exit status still tells
+
+
+_colour_wanted = True
+
+
+def forbid_colour() -> None:
+    """NO_COLOR is set (no-color.org); the Host calls this, it alone reads the environment."""
+    global _colour_wanted
+    _colour_wanted = False
+
+
+def _stderr_has_colour() -> bool:
+    return _colour_wanted and sys.stderr is not None and sys.stderr.isatty()
+
+
+def _printable(text: str) -> str:
+    """Text from outside without the characters that drive a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
