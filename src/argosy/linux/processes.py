@@ -14,7 +14,7 @@ import select
 import signal
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -118,8 +118,11 @@ def spawn(
     env: Mapping[str, str],
     fds: Mapping[int, int] | None = None,
     new_session: bool = False,
+    new_group: bool = False,
 ) -> int:
     """Start a program and return its pid.
+
+    With *new_group* the terminal's signals (Ctrl-C) reach us alone, to pass on.
 
     *fds* is {descriptor in the program: descriptor here}; what it does not name is
     closed, but 0, 1 and 2 are inherited. Signals are at their defaults and unblocked.
@@ -128,8 +131,16 @@ def spawn(
     lifted = _lifted(fds or {})
     try:
         actions = [(os.POSIX_SPAWN_DUP2, here, there) for there, here in lifted.items()]
+        group: dict[str, Any] = {"setpgroup": 0} if new_group else {}
         return os.posix_spawn(
-            argv[0], list(argv), env, file_actions=actions, setsid=new_session, setsigmask=(), setsigdef=_DEFAULTS
+            argv[0],
+            list(argv),
+            env,
+            file_actions=actions,
+            setsid=new_session,
+            setsigmask=(),
+            setsigdef=_DEFAULTS,
+            **group,
         )
     except OSError as error:
         raise _not_started(argv, error) from error

@@ -74,7 +74,8 @@ class Mount(_Wire, frozen=True, kw_only=True):
 class Hook(_Wire, frozen=True, kw_only=True):
     path: str
     args: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
+    #: always written: a runtime may take an absent list as «inherit»
+    env: tuple[str, ...]
     timeout: int | None = None
 
 

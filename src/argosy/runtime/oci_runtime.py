@@ -1,0 +1,162 @@
+"""The OCI runtime: find crun or runc, start a bundle, ask and end containers.
+
+The runtime is chosen once by what is installed; its quirks live here. Debian's
+crun 1.8 refuses a hybrid cgroup host («cgroups in hybrid mode not supported»),
+but only because it sees the unified mount: in the private mount namespace in
+which every verb of ours starts it, that mount is taken away first.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..errors import NotFound, RuntimeFailed
+from ..linux import mounts, processes, syscalls
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAMES = ("crun", "runc")  # the faster first: 8 ms against 21 ms a start on 2 cores of Zen 4, 2026-11
+_CGROUPS = "/sys/fs/cgroup"
+_UNIFIED = "/sys/fs/cgroup/unified"
+_CGROUP2_MAGIC = 0x63677270  # statfs f_type, linux/magic.h
+
+
+class RuntimeState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runtime says of a container: creating, created, running, stopped; *pid* of its init, 0 when ended."""
+
+    id: str
+    status: str
+    pid: int = 0
+
+
+class OciRuntime(msgspec.Struct, frozen=True, kw_only=True):
+    """One runtime program. *root* is its state folder; *cgroup_manager* cgroupfs or disabled."""
+
+    path: str
+    root: str
+    cgroup_manager: str = "cgroupfs"
+
+    @property
+    def name(self) -> str:
+        return "runc" if "runc" in os.path.basename(self.path) else "crun"
+
+    def run_command(
+        self, container_id: str, bundle: str, *, log: str, pid_file: str, console_socket: str | None = None
+    ) -> tuple[str, ...]:
+        """The command that runs a bundle in the foreground and exits with its program's status."""
+        console = ("--console-socket", console_socket) if console_socket else ()
+        words = ("run", "--bundle", bundle, "--pid-file", pid_file, *console, container_id)
+        return (*self._base(log), *words)
+
+    def state(self, container_id: str) -> RuntimeState | None:
+        """None when the runtime does not know the container."""
+        done = self._call("state", container_id)
+        if done.status != 0:
+            return None
+        document: dict[str, Any] = msgspec.json.decode(done.stdout)
+        return RuntimeState(id=container_id, status=document["status"], pid=document.get("pid", 0))
+
+    def kill(self, container_id: str, signal: str = "KILL") -> None:
+        """Raises RuntimeFailed when there is nothing to signal."""
+        self._call("kill", container_id, signal).check(f"{self.name} kill {container_id}")
+
+    def delete(self, container_id: str) -> None:
+        """Kill and forget the container; one that is not there is fine."""
+        done = self._call("delete", "--force", container_id)
+        if done.status != 0 and self.state(container_id) is not None:
+            done.check(f"{self.name} delete {container_id}")
+
+    def version(self) -> str:
+        """«crun 1.8.1», for people."""
+        done = processes.run_program((self.path, "--version"), env={})
+        words = done.stdout.decode("utf-8", "replace").split("\n", 1)[0].split()
+        return f"{words[0]} {words[-1]}" if words else self.name
+
+    def annotations(self, seccomp_bpf: str | None) -> Mapping[str, str] | None:
+        """What the spec may carry for this runtime: the filter, compiled, saves crun 15 ms a start."""
+        if seccomp_bpf is None or self.name != "crun":
+            return None
+        return {"run.oci.seccomp_bpf_data": seccomp_bpf}
+
+    def _base(self, log: str | None = None) -> tuple[str, ...]:
+        logging = ("--log", log, "--log-format", "json") if log else ()
+        if self.name == "crun":
+            return (self.path, "--root", self.root, f"--cgroup-manager={self.cgroup_manager}", *logging)
+        rootless = ("--rootless", "true") if self.cgroup_manager == "disabled" else ()
+        return (self.path, "--root", self.root, *rootless, *logging)
+
+    def _call(self, *words: str) -> processes.Completed:
+        return processes.run_program((*self._base(), *words), env=_ENVIRONMENT)
+
+
+#: All that a runtime gets to see of an environment; crun asks for a runtime folder when not root.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": "/run"}
+
+
+def environment() -> Mapping[str, str]:
+    """The environment for a runtime started by a verb itself (see run_command)."""
+    return dict(_ENVIRONMENT)
+
+
+def find(*, search_path: str, extra_folders: tuple[str, ...], root: str, cgroup_manager: str) -> OciRuntime:
+    """crun or runc. Raises NotFound (no-runtime) that says which package brings one."""
+    for name in NAMES:
+        path = processes.find_program(name, path=search_path, extra_folders=extra_folders)
+        if path is not None:
+            return OciRuntime(path=path, root=root, cgroup_manager=cgroup_manager)
+    raise NotFound(
+        "no container runtime found",
+        code="no-runtime",
+        context=f"looked for {' and '.join(NAMES)} in {', '.join((*extra_folders, *search_path.split(':')))}",
+        hint=f"apt install crun (or dnf install crun); or copy a static binary to {(*extra_folders, 'a folder of PATH')[0]}",
+    )
+
+
+def enter_namespace() -> None:
+    """A private mount namespace for this process, fit for crun on a hybrid cgroup host too.
+
+    Everything that a verb mounts afterwards dies with it and its container, and the
+    host keeps its own unified mount: nothing propagates upwards from here.
+    """
+    mounts.private_namespace()
+    try:
+        hybrid = syscalls.statfs_type(_UNIFIED) == _CGROUP2_MAGIC
+    except FileNotFoundError:
+        return
+    if hybrid:
+        mounts.unmount(_UNIFIED)
+
+
+def cgroups_work() -> bool:
+    """Whether we may make cgroups here (root, and not inside somebody's read-only container)."""
+    probe = _CGROUPS if syscalls.statfs_type(_CGROUPS) == _CGROUP2_MAGIC else f"{_CGROUPS}/devices"
+    return os.access(probe, os.W_OK)
+
+
+def explain_failure(log: bytes, name: str) -> RuntimeFailed | None:
+    """The runtime's own errors from its JSON log as one error; None when the program ended by itself."""
+    said = []
+    for line in log.splitlines():
+        try:
+            entry = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            continue  # a line cut off by a kill
+        if isinstance(entry, dict) and entry.get("level") in ("error", "fatal"):
+            said.append(str(entry.get("msg")))
+    if not said:
+        return None
+    text = "\n".join(said[-10:])
+    missing = any(words in text for words in ("not found", "No such file or directory", "no such file or directory"))
+    denied = any(
+        words in text for words in ("ermission denied", "not executable", "exec format error", "is a directory")
+    )
+    exec_failed = any(words in text for words in ("exec container process", "executable", "exec:", "exec /"))
+    status = 125 if not exec_failed else 126 if denied else 127 if missing else 126
+    hint = "the program or its interpreter is missing in the image" if status == 127 else ""
+    return RuntimeFailed(
+        f"{name} could not start the container", code="start-failed", context=text, hint=hint, exit_status=status
+    )
