@@ -108,6 +108,23 @@ class BlobStore:
                 part.write(raw)
             return part.commit()
 
+    def adopt(self, fd: int, path: str, digest: Digest) -> None:
+        """Publish the file *path*, open as *fd*, whose bytes the caller has checked against *digest*.
+
+        It must lie on the store's file system; it is synced, and *path* is gone
+        afterwards. The caller closes *fd*. Raises OSError.
+        """
+        from ..linux.files import sync_folder
+
+        target = self._path(digest)
+        folder = os.path.dirname(target)
+        _make_folder(folder)
+        os.fchmod(fd, 0o444)
+        os.utime(fd)  # a resumed part may be older than a sweep's grace period
+        os.fsync(fd)
+        os.rename(path, target)
+        sync_folder(folder)
+
     def delete(self, digest: Digest) -> int:
         """Remove a blob, whoever may need it; returns the bytes freed, 0 when it was not here."""
         path = self._path(digest)
@@ -356,19 +373,10 @@ class Ingest:
         return found
 
     def _publish(self, digest: Digest) -> None:
-        from ..linux.files import sync_folder
-
-        target = self._store._path(digest)
-        folder = os.path.dirname(target)
-        _make_folder(folder)
         fd = self._open_fd()
-        os.fchmod(fd, 0o444)
-        os.utime(fd)  # a resumed part may be older than a sweep's grace period
-        os.fsync(fd)
-        os.rename(self._path, target)
+        self._store.adopt(fd, self._path, digest)
         self._fd = None
         os.close(fd)
-        sync_folder(folder)
         self.complete = True
 
     def _open_fd(self) -> int:

@@ -1,0 +1,331 @@
+"""Container records: one folder a container, its state in one small JSON file.
+
+`containers/<id>/record.json` is replaced by rename under the record's own lock;
+`names/<name>` holds the id of the container that has the name. Lists read the
+records and nothing else. A record that cannot be read is rubbish for `check`, not
+the end of `ps`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from ..errors import Conflict, Corrupt, InvalidInput, NotFound
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.wire import decode, encode
+from .names import is_name, random_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+RECORD = "record.json"
+LOCK = "lock"
+Status = Literal["created", "running", "exited"]
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True):
+    """A container: what it was made from, and how far it has come."""
+
+    #: 64 lower-case hex digits
+    id: str
+    name: str
+    #: as the user typed it
+    image: str
+    manifest: Descriptor
+    image_id: Digest
+    #: RFC 3339, UTC
+    created: str
+    command: tuple[str, ...]
+    status: Status = "created"
+    #: of the argosy process that watches over it; with its start time a reused pid is told apart
+    pid: int | None = None
+    start_time: int | None = None
+    started: str = ""
+    finished: str = ""
+    exit_code: int | None = None
+    auto_remove: bool = False
+    #: layers, lowest first
+    diff_ids: tuple[Digest, ...] = ()
+    #: kind of snapshot beneath
+    snapshotter: str = ""
+    labels: Mapping[str, str] = {}
+    #: what `run` was asked for; its own words
+    options: Mapping[str, Any] = {}  # Any: JSON values
+
+
+class ContainerStore:
+    """The containers of this host. Any number of threads and processes may share the root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._folder = os.path.join(root, "containers")
+        self._names = os.path.join(root, "names")
+
+    def folder(self, container_id: str) -> Path:
+        """Where the container's files are: record.json, bundle/, upper/, work/, …"""
+        return Path(self._path(container_id))
+
+    def create(self, record: Container) -> Container:
+        """Make the container's folder and record, and reserve its name; an empty name becomes a random one.
+
+        Raises Conflict (name-in-use) with the holder's id, InvalidInput (name-invalid).
+        """
+        from ..linux.files import locked, reporting
+
+        if record.name and not is_name(record.name):
+            raise InvalidInput(
+                f"not a container name: {record.name!r}",
+                code="name-invalid",
+                hint="names take letters, digits, «_», «.», «-», begin with a letter or digit and have at least two",
+            )
+        with reporting("make", self._names):
+            os.makedirs(self._names, exist_ok=True)
+            os.makedirs(self._folder, mode=0o711, exist_ok=True)
+        # The lock makes «a name whose container has no record» mean that its creator died.
+        with locked(os.path.join(self._names, ".lock")):
+            if not record.name:
+                record = msgspec.structs.replace(record, name=self._free_name())
+            self._reserve(record)
+            try:
+                self._write_new(record)
+            except BaseException:
+                self._release(record)
+                raise
+        return record
+
+    def get(self, key: str) -> Container:
+        """The container with this id, name or unique start of an id, in this order, as Docker has it.
+
+        Raises NotFound (container-unknown), InvalidInput (id-ambiguous), Corrupt (record-damaged).
+        """
+        record = self._find(key)
+        if record is None:
+            raise NotFound(f"no such container: {key}", code="container-unknown", hint="argosy ps -a lists them")
+        return record
+
+    def list(self) -> tuple[Container, ...]:
+        """Every readable record, newest first. What cannot be read is `damaged()`'s."""
+        records = []
+        for container_id in self._ids():
+            try:
+                record = self._read(container_id)
+            except Corrupt:
+                continue
+            if record is not None:
+                records.append(record)
+        return tuple(sorted(records, key=lambda record: (record.created, record.id), reverse=True))
+
+    def update(self, container_id: str, **changes: Any) -> Container:  # Any: the fields of Container
+        """Change fields of a record, one writer at a time; gives the new record.
+
+        Raises NotFound when the container has been removed meanwhile.
+        """
+        return self.change(container_id, lambda record: msgspec.structs.replace(record, **changes))
+
+    def change(self, container_id: str, edit: Callable[[Container], Container]) -> Container:
+        """As update, where the new record depends on the old: *edit* runs under the record's lock."""
+        from ..linux.files import locked
+
+        folder = self._path(container_id)
+        try:
+            with locked(os.path.join(folder, LOCK)):
+                old = self._read(container_id)
+                if old is None:
+                    raise _removed(container_id)
+                new = edit(old)
+                self._write(new)
+        except NotFound as error:
+            raise _removed(container_id) from error
+        return new
+
+    def rename(self, container_id: str, name: str) -> Container:
+        """Give a container another name. Raises Conflict (name-in-use), InvalidInput (name-invalid), NotFound."""
+        from ..linux.files import locked
+
+        if not is_name(name):
+            raise InvalidInput(f"not a container name: {name!r}", code="name-invalid")
+        with locked(os.path.join(self._names, ".lock")):
+            old = self.get(container_id)
+            new = msgspec.structs.replace(old, name=name)
+            self._reserve(new)
+            try:
+                new = self.update(old.id, name=name)
+            except BaseException:
+                self._release(new)
+                raise
+            self._release(old)
+        return new
+
+    def delete(self, container_id: str) -> None:
+        """Remove a container with its folder; nothing to do when it is gone.
+
+        The record goes last, so that what cannot be removed (something is mounted)
+        still has a name to be removed by.
+        """
+        from ..linux.files import remove_tree, reporting
+
+        try:
+            record = self._read(container_id)
+        except Corrupt:
+            record = None
+        folder = self._path(container_id)
+        with reporting("remove", folder):
+            try:
+                names = os.listdir(folder)
+            except FileNotFoundError:
+                return
+        for name in sorted(names, key=lambda name: name == RECORD):
+            remove_tree(os.path.join(folder, name))
+        remove_tree(folder)
+        if record is not None:
+            self._release(record)
+
+    def damaged(self) -> tuple[tuple[str, str], ...]:
+        """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""
+        from ..linux.files import locked
+
+        if not os.path.isdir(self._names):
+            return ()
+        with locked(os.path.join(self._names, ".lock")):
+            return tuple(self._damaged())
+
+    def _damaged(self) -> Iterator[tuple[str, str]]:
+        for container_id in sorted(self._ids()):
+            try:
+                if self._read(container_id) is None:
+                    yield container_id, "it has no record.json"
+            except Corrupt as error:
+                yield container_id, error.context
+
+    def _find(self, key: str) -> Container | None:
+        if not key or "/" in key or key.startswith("."):
+            return None
+        if _is_id(key) and (record := self._read(key)) is not None:
+            return record
+        holder = self._holder(key)
+        if holder and (record := self._read(holder)) is not None:
+            return record
+        if key.strip("0123456789abcdef"):
+            return None
+        found = [container_id for container_id in self._ids() if container_id.startswith(key)]
+        if len(found) > 1:
+            raise InvalidInput(
+                f"container id {key!r} is ambiguous",
+                code="id-ambiguous",
+                context="it may be " + ", ".join(sorted(container_id[:12] for container_id in found)[:8]),
+                hint="type more digits",
+            )
+        return self._read(found[0]) if found else None
+
+    def _reserve(self, record: Container) -> None:
+        """Raises Conflict (name-in-use). The caller holds the names' lock."""
+        from ..linux.files import create_exclusive
+
+        path = os.path.join(self._names, record.name)
+        for _ in range(2):
+            if create_exclusive(path, record.id.encode(), sync=not record.auto_remove):
+                return
+            holder = self._holder(record.name)
+            if holder and os.path.exists(os.path.join(self._path(holder), RECORD)):
+                break
+            os.unlink(path)  # its creator died between name and record, or its remover between record and name
+        raise Conflict(
+            f'the container name "/{record.name}" is already in use by container "{holder}"',
+            code="name-in-use",
+            context="you have to remove (or rename) that container to be able to reuse that name",
+            hint=f"argosy rm {record.name}, or choose another --name",
+        )
+
+    def _release(self, record: Container) -> None:
+        if self._holder(record.name) == record.id:
+            os.unlink(os.path.join(self._names, record.name))
+
+    def _holder(self, name: str) -> str:
+        """Id of the container that has the name, else empty."""
+        try:
+            with open(os.path.join(self._names, name), "rb", buffering=0) as file:
+                text = file.read(65).decode(errors="replace")
+        except OSError:  # no such name, or none that a file can have
+            return ""
+        return text if _is_id(text) else ""
+
+    def _free_name(self) -> str:
+        for attempt in range(64):
+            name = random_name(attempt)
+            if not self._holder(name):
+                return name
+        raise Conflict("no free random name", code="names-exhausted", hint="give the container a --name")
+
+    def _write_new(self, record: Container) -> None:
+        from ..linux.files import reporting
+
+        with reporting("make", self._path(record.id)):
+            os.mkdir(self._path(record.id), 0o711)
+        self._write(record)
+
+    def _write(self, record: Container) -> None:
+        """A container that nobody wants to keep is not worth a disk's flush."""
+        from ..linux.files import write_atomic
+
+        path = os.path.join(self._path(record.id), RECORD)
+        write_atomic(path, encode(record) + b"\n", mode=0o600, sync=not record.auto_remove)
+
+    def _read(self, container_id: str) -> Container | None:
+        path = os.path.join(self._path(container_id), RECORD)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                record = decode(file.read(), Container)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            from ..linux.files import translate
+
+            raise translate(error, "read", path) from error
+        except (msgspec.MsgspecError, InvalidInput, RecursionError, UnicodeDecodeError) as error:
+            raise _damaged_record(container_id, str(error)) from error
+        if record.id != container_id:
+            raise _damaged_record(container_id, f"it holds the record of {record.id}")
+        return record
+
+    def _ids(self) -> Sequence[str]:
+        try:
+            return [name for name in os.listdir(self._folder) if _is_id(name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            from ..linux.files import translate
+
+            raise translate(error, "list", self._folder) from error
+
+    def _path(self, container_id: str) -> str:
+        if not _is_id(container_id):
+            raise InvalidInput(f"not a container id: {container_id!r}", code="id-invalid")
+        return os.path.join(self._folder, container_id)
+
+
+def new_id() -> str:
+    """A random container id."""
+    return os.urandom(32).hex()
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")
+
+
+def _removed(container_id: str) -> NotFound:
+    return NotFound(f"no such container: {container_id}", code="container-unknown")
+
+
+def _damaged_record(container_id: str, why: str) -> Corrupt:
+    return Corrupt(
+        f"the record of container {container_id[:12]} is damaged",
+        code="record-damaged",
+        context=why,
+        hint="argosy check --repair removes it",
+    )
