@@ -124,8 +124,8 @@ class Overlay(Struct, frozen=True, kw_only=True, tag=True):
         with _reporting(self.describe()), ExitStack() as stack:
             settings = tuple((key, _short(value, stack)) for key, value in self.settings())
             try:
-                _configured("overlay", "overlay", settings, self.target, self.flags)
-            except _NoSuchOption:
+                attach("overlay", "overlay", settings, self.target, self.flags)
+            except NoSuchOption:
                 self._execute_classic(stack)
 
     def _execute_classic(self, stack: ExitStack) -> None:
@@ -167,8 +167,8 @@ class Erofs(Struct, frozen=True, kw_only=True, tag=True):
             devices = tuple(("device", _short(path, stack)) for path in self.devices)
             index = _short(self.index, stack)
             try:
-                _configured("erofs", index, (("ro", ""), *devices), self.target, self.flags | syscalls.MS_RDONLY)
-            except _NoSuchOption:
+                attach("erofs", index, (("ro", ""), *devices), self.target, self.flags | syscalls.MS_RDONLY)
+            except NoSuchOption:
                 options = ",".join(f"{key}={value}" for key, value in devices)
                 syscalls.mount(index, self.target, "erofs", self.flags | syscalls.MS_RDONLY, options)
 
@@ -242,17 +242,21 @@ def mount_points(prefix: str = "/") -> tuple[str, ...]:
     return tuple(point for point in points if point == prefix or point.startswith(inside))
 
 
-class _NoSuchOption(Exception):
+class NoSuchOption(OSError):
     """The kernel's overlay has no «lowerdir+» yet, or there is no fsopen at all."""
 
 
-def _configured(kind: str, source: str, settings: tuple[tuple[str, str], ...], target: str, flags: int) -> None:
-    """fsopen, fsconfig, fsmount, move_mount; what the file system says is added to a failure."""
+def attach(kind: str, source: str, settings: tuple[tuple[str, str], ...], target: str, flags: int = 0) -> None:
+    """Mount by fsopen, fsconfig, fsmount and move_mount; (key, "") sets a flag.
+
+    Raises OSError, with what the file system said as its notes; NoSuchOption where
+    the kernel is too old.
+    """
     try:
         fd = syscalls.fsopen(kind)
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            raise _NoSuchOption from error
+            raise NoSuchOption(error.errno, error.strerror, kind) from error
         raise
     try:
         _configure(fd, (("source", source), *settings))
@@ -280,7 +284,7 @@ def _configure(fd: int, settings: tuple[tuple[str, str], ...]) -> None:
                 syscalls.fsconfig_flag(fd, key)
         except OSError as error:
             if error.errno == errno.EINVAL and key in ("lowerdir+", "datadir+"):
-                raise _NoSuchOption from error
+                raise NoSuchOption(error.errno, error.strerror, key) from error
             raise
 
 

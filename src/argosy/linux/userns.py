@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -97,13 +98,17 @@ def mapping_for(uid: int, gid: int, uids: Iterable[IdRange], gids: Iterable[IdRa
     return UserMapping(uids=_stacked(uid, uids), gids=_stacked(gid, gids))
 
 
+def single_mapping() -> UserMapping:
+    """The mapping that everybody can have: root inside is this user, and nobody else is there."""
+    return mapping_for(os.geteuid(), os.getegid(), (), ())
+
+
 def available_mapping(*, path: str) -> tuple[UserMapping, str]:
     """(the best mapping that this user can have, why it is only a single id, or "").
 
     *path* is $PATH, where newuidmap and newgidmap are looked for.
     """
-    uid, gid = os.geteuid(), os.getegid()
-    single = mapping_for(uid, gid, (), ())
+    uid, single = os.geteuid(), single_mapping()
     missing = [name for name in ("newuidmap", "newgidmap") if processes.find_program(name, path=path) is None]
     if missing:
         return single, f"{' and '.join(missing)} not found (Debian, Ubuntu: apt install uidmap)"
@@ -112,11 +117,11 @@ def available_mapping(*, path: str) -> tuple[UserMapping, str]:
     for file, granted in zip(("/etc/subuid", "/etc/subgid"), ranges, strict=True):
         if not granted:
             return single, f"{file} grants no ids to {name or uid} (usermod --add-subuids 100000-165535 …)"
-    return mapping_for(uid, gid, *ranges), ""
+    return mapping_for(uid, os.getegid(), *ranges), ""
 
 
-def enter_user_namespace(*, path: str, further: int = 0) -> UserMapping:
-    """Become root of a new user and mount namespace; returns the mapping in force.
+def enter_user_namespace(*, path: str, mapping: UserMapping | None = None, further: int = 0) -> UserMapping:
+    """Become root of a new user and mount namespace; returns the mapping in force, the best available by default.
 
     The process must have one thread (no pool, no Go library loaded). *further* are
     CLONE_NEW* flags beside user and mount. Supplementary groups are kept, so that
@@ -131,7 +136,8 @@ def enter_user_namespace(*, path: str, further: int = 0) -> UserMapping:
     or RuntimeFailed.
     """
     _require_one_thread()
-    mapping, _ = available_mapping(path=path)
+    if mapping is None:
+        mapping, _ = available_mapping(path=path)
     flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | further
     try:
         if mapping.is_single:
@@ -165,6 +171,27 @@ def join(pid: int, further: int = 0) -> UserMapping:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     return mapping
+
+
+def open_namespace(mapping: UserMapping) -> int:
+    """The descriptor of a new user namespace with *mapping*, for idmapped mounts; nobody is in it.
+
+    Needs CAP_SETUID and CAP_SETGID over the ids. The caller closes it.
+    """
+    ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _wait_inside(ready_w)
+    os.close(ready_w)
+    try:
+        os.read(ready_r, 1)  # one byte, or the end when unshare failed: then the maps cannot be written
+        for name, entries in (("uid_map", mapping.uids), ("gid_map", mapping.gids)):
+            _write(f"/proc/{pid}/{name}", "".join(f"{e.inside} {e.outside} {e.count}\n" for e in entries))
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(ready_r)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def explain_refusal(settings: str = "/proc/sys") -> tuple[str, str]:
@@ -301,6 +328,16 @@ def _run_mapper(name: str, pid: int, entries: tuple[IdMap, ...], path: str) -> N
     numbers = [str(number) for entry in entries for number in (entry.inside, entry.outside, entry.count)]
     program = processes.find_program(name, path=path) or name
     processes.run_program([program, str(pid), *numbers], env={}, timeout_s=30).check(name)
+
+
+def _wait_inside(ready_w: int) -> NoReturn:
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        os.write(ready_w, b"!")
+        while True:
+            signal.pause()
+    finally:
+        os._exit(1)
 
 
 def _read_map(pid: int, name: str) -> tuple[IdMap, ...]:
