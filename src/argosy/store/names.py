@@ -14,14 +14,14 @@ _MOODS = (
     "indigo jaunty jolly keen kind lively loyal lucky mellow merry mighty misty nimble noble patient "
     "placid plucky polite proud quick quiet rapid ready roving ruddy serene sharp silent silver sleek "
     "smart snug steady stout sturdy sunny swift tidy tireless trusty vivid wandering warm wise witty zesty"
-).split()  # noqa: SIM905 (a list of quoted words is not for reading)
+)
 _SHIPS = (
     "anchor argo astrolabe barge bark beacon binnacle bosun bowsprit brig buoy caravel clipper cog compass corvette "
     "cutter dhow dinghy dory ferry foresail frigate galleon galley gunwale halyard harbour helm hull islander "
     "jib junk keel ketch lagoon lantern lateen lighter lugger mainsail mast mizzen oar outrigger packet pilot "
     "pinnace prow quay raft rudder sampan schooner sextant skiff skipper sloop spar spinnaker tender tide "
     "tiller topsail trawler trireme tug voyager wherry windlass xebec yawl"
-).split()  # noqa: SIM905 (a list of quoted words is not for reading)
+)
 
 
 def is_name(text: str) -> bool:
@@ -31,8 +31,9 @@ def is_name(text: str) -> bool:
 
 def random_name(attempt: int = 0) -> str:
     """`mood_ship`; from the fourth attempt on with a number, for hosts where most are taken."""
+    moods, ships = _MOODS.split(), _SHIPS.split()
     number = int.from_bytes(os.urandom(8), "big")
-    number, mood = divmod(number, len(_MOODS))
-    number, ship = divmod(number, len(_SHIPS))
-    name = f"{_MOODS[mood]}_{_SHIPS[ship]}"
+    number, mood = divmod(number, len(moods))
+    number, ship = divmod(number, len(ships))
+    name = f"{moods[mood]}_{ships[ship]}"
     return name if attempt < 3 else f"{name}{number % 10 ** (attempt // 3)}"

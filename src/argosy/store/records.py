@@ -71,9 +71,10 @@ class ContainerStore:
         """Where the container's files are: record.json, bundle/, upper/, work/, …"""
         return Path(self._path(container_id))
 
-    def create(self, record: Container) -> Container:
-        """Make the container's folder and record, and reserve its name; an empty name becomes a random one.
+    def create(self, record: Container) -> Path:
+        """Make the container's folder and record, and reserve its name; gives the folder.
 
+        An empty name becomes a random one, which `get` tells.
         Raises Conflict (name-in-use) with the holder's id, InvalidInput (name-invalid).
         """
         from ..linux.files import locked, reporting
@@ -97,7 +98,7 @@ class ContainerStore:
             except BaseException:
                 self._release(record)
                 raise
-        return record
+        return self.folder(record.id)
 
     def get(self, key: str) -> Container:
         """The container with this id, name or unique start of an id, in this order, as Docker has it.
@@ -121,14 +122,15 @@ class ContainerStore:
                 records.append(record)
         return tuple(sorted(records, key=lambda record: (record.created, record.id), reverse=True))
 
-    def update(self, container_id: str, **changes: Any) -> Container:  # Any: the fields of Container
+    def update(self, container_id: str, *, sync: bool = True, **changes: Any) -> Container:  # Any: Container's fields
         """Change fields of a record, one writer at a time; gives the new record.
 
-        Raises NotFound when the container has been removed meanwhile.
+        With *sync* false a power cut may undo it. Raises NotFound when the container
+        has been removed meanwhile.
         """
-        return self.change(container_id, lambda record: msgspec.structs.replace(record, **changes))
+        return self.change(container_id, lambda record: msgspec.structs.replace(record, **changes), sync=sync)
 
-    def change(self, container_id: str, edit: Callable[[Container], Container]) -> Container:
+    def change(self, container_id: str, edit: Callable[[Container], Container], *, sync: bool = True) -> Container:
         """As update, where the new record depends on the old: *edit* runs under the record's lock."""
         from ..linux.files import locked
 
@@ -139,7 +141,7 @@ class ContainerStore:
                 if old is None:
                     raise _removed(container_id)
                 new = edit(old)
-                self._write(new)
+                self._write(new, sync=sync)
         except NotFound as error:
             raise _removed(container_id) from error
         return new
@@ -269,12 +271,12 @@ class ContainerStore:
             os.mkdir(self._path(record.id), 0o711)
         self._write(record)
 
-    def _write(self, record: Container) -> None:
+    def _write(self, record: Container, *, sync: bool = True) -> None:
         """A container that nobody wants to keep is not worth a disk's flush."""
         from ..linux.files import write_atomic
 
         path = os.path.join(self._path(record.id), RECORD)
-        write_atomic(path, encode(record) + b"\n", mode=0o600, sync=not record.auto_remove)
+        write_atomic(path, encode(record) + b"\n", mode=0o600, sync=sync and not record.auto_remove)
 
     def _read(self, container_id: str) -> Container | None:
         path = os.path.join(self._path(container_id), RECORD)
