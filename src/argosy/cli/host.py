@@ -10,9 +10,9 @@ import os
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInput
+from ..errors import Corrupt, InvalidInput
 from . import output
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class Host:
     def __init__(self, settings: Mapping[str, str], environ: Mapping[str, str] | None = None) -> None:
         self._settings = settings
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        #: what was settled before entering a user namespace; empty until then
+        self._entered: tuple[object, ...] = ()
         if self.environ.get("NO_COLOR"):
             output.forbid_colour()
 
@@ -106,9 +108,20 @@ class Host:
     @cached_property
     def features(self) -> HostFeatures:
         """What this kernel lets this user do; probed once a boot, then read from cache/features.json."""
-        from ..linux.features import probe
+        from ..linux import features, files
 
-        return probe()
+        cache = self._checked_root / "cache/features.json"
+        try:
+            cached = features.HostFeatures.from_json(cache.read_bytes())
+            if cached.key == features.key():
+                return cached
+        except (FileNotFoundError, Corrupt):
+            pass
+        with files.reporting("probe", cache.parent):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            found = features.probe(folder=str(cache.parent), path=self.search_path)
+        files.write_atomic(cache, found.to_json(), sync=False)
+        return found
 
     @cached_property
     def driver_roots(self) -> DriverRoots:
@@ -119,15 +132,62 @@ class Host:
         return DriverRoots.under(Path(named).absolute())
 
     @cached_property
+    def rootless(self) -> bool:
+        """Whether this user must become root of a user namespace to own a container's files and to mount."""
+        from ..linux import userns
+
+        return userns.is_needed()
+
+    def enter(self) -> None:
+        """Get the rights over layers and writable layers that this user can have; once, before any thread starts.
+
+        Root has them. Others become root of a user namespace of their own; what
+        depends on the user they were is settled before.
+        """
+        if not self.rootless or self._entered:
+            return
+        from ..linux import syscalls, userns
+
+        self._entered = (self.root, self.runtime, self.features)
+        userns.enter_user_namespace(path=self.search_path, further=syscalls.CLONE_NEWCGROUP)
+
+    def enter_namespace(self) -> None:
+        """As enter, and a mount namespace of this process's own, so that nothing it mounts outlives its container."""
+        from ..runtime import oci_runtime
+
+        self.enter()
+        oci_runtime.enter_namespace(rootless=self.rootless)
+
+    def seccomp(self, capabilities: tuple[str, ...]) -> tuple[Mapping[str, Any], str | None]:
+        """The default profile for a process with *capabilities*, and its compiled form where crun can take it."""
+        from ..linux import seccomp
+        from ..oci.platform import Platform
+
+        profile = seccomp.profile_for(capabilities, Platform.host().architecture)
+        return profile, seccomp.compiled(profile, str(self.root / "cache"))
+
+    def now(self) -> str:
+        """This moment, RFC 3339 in UTC with nanoseconds, as Docker writes times."""
+        import time
+
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+
+    @property
+    def search_path(self) -> str:
+        """Where programs are looked for."""
+        return self.environ.get("PATH") or _SEARCH_PATH
+
+    @cached_property
     def runtime(self) -> OciRuntime:
         """crun or runc; one that was copied to the store's bin/ comes first. Raises NotFound (no-runtime)."""
-        from ..runtime.oci_runtime import find
+        from ..runtime import oci_runtime
 
-        return find(
-            search_path=self.environ.get("PATH") or _SEARCH_PATH,
+        return oci_runtime.find(
+            search_path=self.search_path,
             extra_folders=(str(self.root / "bin"),),
             root=str(self.runtime_state),
-            cgroup_manager="cgroupfs" if os.geteuid() == 0 else "disabled",
+            cgroup_manager="disabled" if self.rootless or not oci_runtime.cgroups_work() else "cgroupfs",
         )
 
     @property

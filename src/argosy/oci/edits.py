@@ -74,6 +74,8 @@ class ContainerEdits(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[BindMount, ...] = ()
     links: tuple[Link, ...] = ()
     files: tuple[GeneratedFile, ...] = ()
+    #: absolute paths of folders that must exist in the container (mount points of tmpfs and the like)
+    folders: tuple[str, ...] = ()
     #: folders in the container that hold driver libraries; they go into ld.so.cache
     library_folders: tuple[str, ...] = ()
     hooks: tuple[Hook, ...] = ()
@@ -88,6 +90,7 @@ class ContainerEdits(msgspec.Struct, frozen=True, kw_only=True):
             mounts=tuple({m.container_path: m for e in everything for m in e.mounts}.values()),
             links=tuple({link.path: link for e in everything for link in e.links}.values()),
             files=tuple({f.path: f for e in everything for f in e.files}.values()),
+            folders=tuple(dict.fromkeys(f for e in everything for f in e.folders)),
             library_folders=tuple(dict.fromkeys(f for e in everything for f in e.library_folders)),
             hooks=tuple(hook for e in everything for hook in e.hooks),
             additional_gids=tuple(dict.fromkeys(g for e in everything for g in e.additional_gids if g)),

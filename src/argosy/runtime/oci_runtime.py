@@ -70,6 +70,11 @@ class OciRuntime(msgspec.Struct, frozen=True, kw_only=True):
         if done.status != 0 and self.state(container_id) is not None:
             done.check(f"{self.name} delete {container_id}")
 
+    def delete_if_left(self, container_id: str) -> None:
+        """After a foreground run, which cleans up by itself unless it was killed; cheap when it did."""
+        if os.path.lexists(os.path.join(self.root, container_id)):
+            self.delete(container_id)
+
     def version(self) -> str:
         """«crun 1.8.1», for people."""
         done = processes.run_program((self.path, "--version"), env={})
@@ -112,22 +117,26 @@ def find(*, search_path: str, extra_folders: tuple[str, ...], root: str, cgroup_
         "no container runtime found",
         code="no-runtime",
         context=f"looked for {' and '.join(NAMES)} in {', '.join((*extra_folders, *search_path.split(':')))}",
-        hint=f"apt install crun (or dnf install crun); or copy a static binary to {(*extra_folders, 'a folder of PATH')[0]}",
+        hint=f"apt install crun, dnf install crun, or copy a static binary to {(*extra_folders, 'a folder of PATH')[0]}",
     )
 
 
-def enter_namespace() -> None:
+def enter_namespace(*, rootless: bool) -> None:
     """A private mount namespace for this process, fit for crun on a hybrid cgroup host too.
 
     Everything that a verb mounts afterwards dies with it and its container, and the
-    host keeps its own unified mount: nothing propagates upwards from here.
+    host keeps its own unified mount: nothing propagates upwards from here. Inside a
+    user namespace that mount is locked, so another hierarchy is laid over it.
     """
-    mounts.private_namespace()
+    if not rootless:  # entering a user namespace brought one along
+        mounts.private_namespace()
     try:
         hybrid = syscalls.statfs_type(_UNIFIED) == _CGROUP2_MAGIC
     except FileNotFoundError:
         return
-    if hybrid:
+    if hybrid and rootless:
+        mounts.Kernel(kind="cgroup2", target=_CGROUPS).execute()
+    elif hybrid:
         mounts.unmount(_UNIFIED)
 
 

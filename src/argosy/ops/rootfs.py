@@ -1,0 +1,116 @@
+"""The root file system of one container: image layers, a generated layer, a writable one on top.
+
+Everything is mounted in the caller's private namespace (see
+`runtime.oci_runtime.enter_namespace`) and dies with it. The generated layer holds
+what a launch adds to the image (mount points, driver links, ld.so.cache), so the
+writable layer holds the container's own changes and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..linux import mounts, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ..oci.digest import Digest
+    from ..oci.edits import ContainerEdits
+    from ..snapshots import Snapshotter
+
+#: Renames and metadata-only copies would leave marks in the upper layer that a tar cannot hold.
+_OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
+_USER_OPTIONS = ("index=off",)  # with userxattr the kernel refuses the other two words, and never does them
+
+
+class RootFs(msgspec.Struct, frozen=True, kw_only=True):
+    """A mounted root: its path and an open descriptor of it."""
+
+    path: str
+    fd: int
+
+
+@contextmanager
+def image_view(
+    snapshotter: Snapshotter, diff_ids: tuple[Digest, ...], folder: Path, *, userxattr: bool
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The image alone, read-only: a descriptor of its root, and its layers' folders, topmost first.
+
+    *folder* gets two sub-folders; the caller is in a private mount namespace.
+    """
+    merged, layers = folder / "merged", folder / "layers"
+    merged.mkdir(exist_ok=True)
+    layers.mkdir(exist_ok=True)
+    mounts.Tmpfs(target=str(layers)).execute()
+    steps, lowers = snapshotter.lowers(diff_ids, layers)
+    for step in steps:
+        step.execute()
+    empty = layers / "empty"  # overlay wants two lowers when nothing is writable (before Linux 6.5)
+    empty.mkdir()
+    names = tuple(str(lower) for lower in lowers)
+    mounts.Overlay(lowers=(*names, str(empty)), target=str(merged), userxattr=userxattr).execute()
+    root_fd = paths.open_root(merged)
+    mounts.unmount(str(merged))  # lazily: the descriptor keeps it for as long as it is open
+    try:
+        yield root_fd, names or (str(empty),)
+    finally:
+        os.close(root_fd)
+
+
+@contextmanager
+def mounted(
+    snapshotter: Snapshotter,
+    diff_ids: tuple[Digest, ...],
+    folder: Path,
+    edits: ContainerEdits,
+    *,
+    userxattr: bool,
+    volatile: bool = False,
+) -> Iterator[RootFs]:
+    """The container's root, writable, at folder/merged; unmounted at the end.
+
+    *edits* says what the generated layer must hold (links, files, mount points).
+    *volatile* skips syncs of the writable layer, for a container that is thrown
+    away. Raises what the kernel refuses, as Unsupported or RuntimeFailed.
+    """
+    from . import generated
+
+    with image_view(snapshotter, diff_ids, folder, userxattr=userxattr) as (image_fd, lowers):
+        made = folder / "generated"
+        upper, work, merged = folder / "upper", folder / "work", folder / "merged"
+        for place in (made, upper, work):
+            place.mkdir(exist_ok=True)
+        generated.build(edits, image_root_fd=image_fd, folder=made)
+        for place in (made, upper):
+            _like_root_of_image(image_fd, place)
+        options = _USER_OPTIONS if userxattr else _OVERLAY_OPTIONS
+        overlay = mounts.Overlay(
+            lowers=(str(made), *lowers),
+            upper=str(upper),
+            work=str(work),
+            target=str(merged),
+            userxattr=userxattr,
+            options=(*options, "volatile") if volatile else options,
+        )
+        overlay.execute()
+        root_fd = paths.open_root(merged)
+        try:
+            yield RootFs(path=str(merged), fd=root_fd)
+        finally:
+            os.close(root_fd)
+            mounts.unmount(str(merged))
+            mounts.unmount(str(folder / "layers"))
+
+
+def _like_root_of_image(image_fd: int, folder: Path) -> None:
+    """The topmost folder of an overlay gives the root its mode, owner and time; they are the image's."""
+    root = os.fstat(image_fd)
+    os.chown(folder, root.st_uid, root.st_gid)
+    os.chmod(folder, root.st_mode & 0o7777)
+    os.utime(folder, ns=(root.st_atime_ns, root.st_mtime_ns))

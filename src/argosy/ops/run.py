@@ -1,0 +1,287 @@
+"""run: an image and options → a container in the foreground, and its exit status.
+
+Every step registers its undo before the next begins. After a kill -9 there is
+nothing to undo but files and a container without a supervisor, which the next
+verb finds by its record (`ops/containers.reap`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..bundle import defaults, spec, users
+from ..errors import NotFound, RuntimeFailed
+from ..linux import files, paths, processes
+from ..oci import wire
+from ..oci.edits import BindMount, ContainerEdits
+from ..runtime import foreground, oci_runtime
+from ..store.records import Container, new_id
+from . import rootfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from ..bundle.options import RunOptions
+    from ..bundle.users import Identity
+    from ..oci.config import ImageConfig
+    from ..oci.image import Image
+    from ..runtime.oci_runtime import OciRuntime
+    from ..snapshots import Snapshotter
+    from ..store.records import ContainerStore
+
+_ACCOUNT_LIMIT = 4 * 2**20  # bytes of /etc/passwd or /etc/group that we read
+
+
+def run(
+    image: Image,
+    options: RunOptions,
+    *,
+    image_name: str,
+    edits: ContainerEdits,
+    containers: ContainerStore,
+    snapshotter: Snapshotter,
+    runtime: OciRuntime,
+    seccomp: Callable[[tuple[str, ...]], tuple[Mapping[str, Any], str | None]],
+    now: Callable[[], str],
+    stdin_fd: int,
+    rootless: bool = False,
+) -> int:
+    """Run *image* in the foreground; the exit status of its program, or 128 + n when signal n ended it.
+
+    The image's layers are in the snapshotter already, and the process is in a private
+    mount namespace. *edits* are what GPUs and other devices add; *seccomp* gives the
+    profile for a set of capabilities and its compiled form; *now* an RFC 3339 time.
+
+    Raises Conflict (name-in-use), NotFound and RuntimeFailed (exit status 127, 126 or
+    125 as Docker's) before the program starts; nothing of the container is left then.
+    """
+    config = image.config
+    with ExitStack() as stack:
+        container = containers.create(
+            _new_record(image, options, image_name=image_name, snapshotter=snapshotter, created=now())
+        )
+        folder = containers.folder(container.id)
+        discard = stack.enter_context(_Undo(lambda: containers.delete(container.id)))
+        signals_fd = stack.enter_context(foreground.caught_signals())
+        binds = (*_engine_files(folder, options, container), *_volumes(options))
+        asked = ContainerEdits(mounts=binds, folders=_mount_folders(options)).merge(edits)
+        root = stack.enter_context(
+            rootfs.mounted(
+                snapshotter, config.diff_ids, folder, asked, userxattr=rootless, volatile=options.auto_remove
+            )
+        )
+        identity = _identity(root.fd, options, config)
+        working_dir = options.working_dir or config.working_dir or "/"
+        os.close(paths.make_folders(root.fd, working_dir, 0o755, identity.uid, identity.gid))
+        place = spec.Place(
+            container_id=container.id,
+            rootfs=root.path,
+            hostname=options.hostname or _default_hostname(options, container),
+            cgroups_path=f"/argosy-{container.id}" if runtime.cgroup_manager != "disabled" else "",
+            rootless=rootless,
+            device_cgroup=runtime.cgroup_manager != "disabled",
+        )
+        environment = spec.environment(config, options, edits, hostname=place.hostname, home=identity.home)
+        _check_program(root.fd, spec.command_line(config, options)[0], working_dir, environment)
+        profile, compiled = seccomp(defaults.capabilities(options.cap_add, options.cap_drop))
+        document = spec.spec_for(
+            config,
+            options,
+            edits,
+            identity,
+            place,
+            binds=binds,
+            seccomp=profile,
+            annotations=runtime.annotations(compiled),
+        )
+        (folder / "bundle").mkdir(exist_ok=True)
+        files.write_atomic(folder / "bundle/config.json", wire.encode(document), sync=False)
+        containers.update(container.id, status="running", started=now())
+        stack.callback(runtime.delete_if_left, container.id)
+        status = _attend(runtime, container.id, folder, options, signals_fd, stdin_fd, stack)
+        failure = oci_runtime.explain_failure(_read(folder / "runtime.log"), runtime.name) if status else None
+        if failure is not None:
+            raise failure
+        if not options.auto_remove:
+            containers.update(container.id, status="exited", finished=now(), exit_code=status)
+            discard.disarm()
+    return status
+
+
+class _Undo:
+    """An undo for the stack that can be called off once the work has come to a good end."""
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self._undo: Callable[[], None] | None = undo
+
+    def disarm(self) -> None:
+        self._undo = None
+
+    def __enter__(self) -> _Undo:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._undo is not None:
+            self._undo()
+
+
+def _new_record(
+    image: Image, options: RunOptions, *, image_name: str, snapshotter: Snapshotter, created: str
+) -> Container:
+    own_pid = os.getpid()
+    config = image.config
+    return Container(
+        id=new_id(),
+        name=options.name or "",
+        image=image_name,
+        manifest=image.descriptor,
+        image_id=image.id,
+        created=created,
+        command=spec.command_line(config, options),
+        status="created",
+        pid=own_pid,
+        start_time=processes.start_time(own_pid),
+        auto_remove=options.auto_remove,
+        diff_ids=config.diff_ids,
+        snapshotter=snapshotter.kind,
+        labels={**config.labels, **options.labels},
+        options=msgspec.to_builtins(options),
+    )
+
+
+def _attend(
+    runtime: OciRuntime,
+    container_id: str,
+    folder: Path,
+    options: RunOptions,
+    signals_fd: int,
+    stdin_fd: int,
+    stack: ExitStack,
+) -> int:
+    console = stack.enter_context(foreground.Console(str(folder))) if options.terminal else None
+    os.makedirs(runtime.root, mode=0o700, exist_ok=True)
+    command = runtime.run_command(
+        container_id,
+        str(folder / "bundle"),
+        log=str(folder / "runtime.log"),
+        pid_file=str(folder / "pid"),
+        console_socket=console.path if console else None,
+    )
+    return foreground.run(
+        command,
+        env=oci_runtime.environment(),
+        signals_fd=signals_fd,
+        stdin_fd=stdin_fd if options.interactive else None,
+        console=console,
+    )
+
+
+def _default_hostname(options: RunOptions, container: Container) -> str:
+    """With the host's network Docker keeps the host's name."""
+    return os.uname().nodename if options.network == "host" else container.id[:12]
+
+
+def _engine_files(folder: Path, options: RunOptions, container: Container) -> tuple[BindMount, ...]:
+    """hosts, hostname and resolv.conf, made for this container and mounted over the image's."""
+    hostname = options.hostname or _default_hostname(options, container)
+    if options.network == "host":
+        hosts = _read_host_file("/etc/hosts")
+        resolv = _read_host_file("/etc/resolv.conf")
+    else:
+        hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
+        resolv = ""
+    for entry in options.extra_hosts:
+        name, _, address = entry.partition(":")
+        hosts += f"{address}\t{name}\n"
+    binds = []
+    for name, text in (("hosts", hosts), ("hostname", hostname + "\n"), ("resolv.conf", resolv)):
+        path = folder / name
+        path.write_text(text)
+        path.chmod(0o644)
+        binds.append(BindMount(host_path=str(path), container_path=f"/etc/{name}", options=("rbind", "rprivate")))
+    return tuple(binds)
+
+
+def _read_host_file(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _volumes(options: RunOptions) -> tuple[BindMount, ...]:
+    """-v as bind mounts; a source that does not exist becomes a folder, as with Docker's short form."""
+    binds = []
+    for volume in options.volumes:
+        source = os.path.abspath(os.path.expanduser(volume.source))
+        if not os.path.lexists(source):
+            with files.reporting("make the volume's folder", source):
+                os.makedirs(source)
+        words = ("rbind", volume.propagation, *(("ro",) if volume.read_only else ()))
+        binds.append(BindMount(host_path=source, container_path=volume.target, options=words))
+    return tuple(binds)
+
+
+def _mount_folders(options: RunOptions) -> tuple[str, ...]:
+    """Mount points that an image may lack (scratch images have none)."""
+    return ("/dev", "/proc", "/sys", *options.tmpfs)
+
+
+def _identity(root_fd: int, options: RunOptions, config: ImageConfig) -> Identity:
+    passwd, group = (_read_in_image(root_fd, path) for path in ("/etc/passwd", "/etc/group"))
+    return users.resolve(options.user if options.user is not None else config.user, passwd=passwd, group=group)
+
+
+def _read_in_image(root_fd: int, path: str) -> bytes:
+    try:
+        return paths.read_file_in_root(root_fd, path, _ACCOUNT_LIMIT)
+    except (NotFound, FileNotFoundError, NotADirectoryError):
+        return b""
+
+
+def _check_program(root_fd: int, program: str, working_dir: str, environment: tuple[str, ...]) -> None:
+    """Say before the start what the runtime would say worse: 127 when it is not there, 126 when it can't be run."""
+    variables = dict(entry.partition("=")[::2] for entry in environment)
+    if "/" in program:
+        candidates = [program if program.startswith("/") else f"{working_dir}/{program}"]
+    else:
+        candidates = [f"{folder or '.'}/{program}" for folder in variables.get("PATH", "").split(":")]
+    denied = None
+    for candidate in candidates:
+        try:
+            fd = paths.open_in_root(root_fd, candidate, os.O_PATH)
+        except OSError:
+            continue
+        mode = os.fstat(fd).st_mode
+        os.close(fd)
+        if stat.S_ISREG(mode) and mode & 0o111:
+            return
+        denied = candidate if not stat.S_ISDIR(mode) or "/" in program else denied
+    if denied is not None:
+        raise RuntimeFailed(
+            f"cannot run {program!r}: it is not an executable file",
+            code="program-not-executable",
+            context=f"{denied} in the image",
+            hint=f"chmod +x it, or run it through its interpreter: sh {program}",
+            exit_status=126,
+        )
+    looked = (
+        f"looked in PATH={variables.get('PATH', '')}" if "/" not in program else "there is no such file in the image"
+    )
+    raise RuntimeFailed(
+        f"no program {program!r} in this image", code="program-not-found", context=looked, exit_status=127
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
