@@ -117,7 +117,7 @@ def find(*, search_path: str, extra_folders: tuple[str, ...], root: str, cgroup_
         "no container runtime found",
         code="no-runtime",
         context=f"looked for {' and '.join(NAMES)} in {', '.join((*extra_folders, *search_path.split(':')))}",
-        hint=f"apt install crun, dnf install crun, or copy a static binary to {(*extra_folders, 'a folder of PATH')[0]}",
+        hint=f"apt install crun, dnf install crun; or copy a static one to {(*extra_folders, 'a folder of PATH')[0]}",
     )
 
 
