@@ -150,6 +150,14 @@ _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
 
 
+def _encoded(path: StrOrBytesPath) -> bytes:
+    """*path* for C; a NUL inside, where C would stop reading, is refused as os.open does."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError("embedded null byte")
+    return encoded
+
+
 def _raise(*paths: StrOrBytesPath | None) -> None:
     number = ctypes.get_errno()
     names = [os.fsdecode(path) for path in paths if path is not None]
@@ -179,11 +187,11 @@ def mount(
     """mount(2). *data* is at most one page; longer lists of options need fsconfig."""
     if (
         _libc.mount(
-            None if source is None else os.fsencode(source),
-            os.fsencode(target),
+            None if source is None else _encoded(source),
+            _encoded(target),
             None if kind is None else kind.encode(),
             flags,
-            None if data is None else os.fsencode(data),
+            None if data is None else _encoded(data),
         )
         < 0
     ):
@@ -191,7 +199,7 @@ def mount(
 
 
 def umount2(target: StrOrBytesPath, flags: int = 0) -> None:
-    if _libc.umount2(os.fsencode(target), flags) < 0:
+    if _libc.umount2(_encoded(target), flags) < 0:
         _raise(target)
 
 
@@ -209,7 +217,7 @@ def setns(fd: int, flags: int = 0) -> None:
 def openat2(folder_fd: int, path: StrOrBytesPath, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2), Linux 5.6; always O_CLOEXEC. EAGAIN: a rename raced with RESOLVE_IN_ROOT, try again."""
     how = _packed(flags | os.O_CLOEXEC, mode, resolve)
-    fd = _syscall(_NR_OPENAT2, folder_fd, os.fsencode(path), how, len(how))
+    fd = _syscall(_NR_OPENAT2, folder_fd, _encoded(path), how, len(how))
     if fd < 0:
         _raise(path)
     return fd
@@ -230,7 +238,7 @@ def fsconfig_flag(fd: int, key: str) -> None:
 
 def fsconfig_string(fd: int, key: str, value: StrOrBytesPath) -> None:
     """Set *key*; *value* is at most FSCONFIG_STRING_LIMIT bytes."""
-    if _syscall(_NR_FSCONFIG, fd, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0) < 0:
+    if _syscall(_NR_FSCONFIG, fd, FSCONFIG_SET_STRING, key.encode(), _encoded(value), 0) < 0:
         _raise(value)
 
 
@@ -266,7 +274,7 @@ def fsmount(fd: int, attributes: int = 0) -> int:
 
 
 def open_tree(folder_fd: int, path: StrOrBytesPath, flags: int) -> int:
-    fd = _syscall(_NR_OPEN_TREE, folder_fd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC)
+    fd = _syscall(_NR_OPEN_TREE, folder_fd, _encoded(path), flags | OPEN_TREE_CLOEXEC)
     if fd < 0:
         _raise(path)
     return fd
@@ -275,7 +283,7 @@ def open_tree(folder_fd: int, path: StrOrBytesPath, flags: int) -> int:
 def move_mount(mount_fd: int, target: StrOrBytesPath, *, folder_fd: int = AT_FDCWD, flags: int = 0) -> None:
     """Attach what *mount_fd* refers to at *target* (relative to *folder_fd*; empty with MOVE_MOUNT_T_EMPTY_PATH)."""
     flags |= MOVE_MOUNT_F_EMPTY_PATH
-    if _syscall(_NR_MOVE_MOUNT, mount_fd, b"", folder_fd, os.fsencode(target), flags) < 0:
+    if _syscall(_NR_MOVE_MOUNT, mount_fd, b"", folder_fd, _encoded(target), flags) < 0:
         _raise(target)
 
 
@@ -291,14 +299,14 @@ def mount_setattr(
 ) -> None:
     """mount_setattr(2), Linux 5.12; with AT_RECURSIVE for a whole tree of mounts."""
     attributes = _packed(set, clear, propagation, userns_fd)
-    if _syscall(_NR_MOUNT_SETATTR, folder_fd, os.fsencode(path), flags, attributes, len(attributes)) < 0:
+    if _syscall(_NR_MOUNT_SETATTR, folder_fd, _encoded(path), flags, attributes, len(attributes)) < 0:
         _raise(path)
 
 
 def renameat2(old_fd: int, old: StrOrBytesPath, new_fd: int, new: StrOrBytesPath, flags: int) -> None:
     """renameat2(2). EINVAL: the file system knows no such flag (NFS and RENAME_NOREPLACE)."""
     number = _NR_RENAMEAT2.get(os.uname().machine, -1)
-    if _syscall(number, old_fd, os.fsencode(old), new_fd, os.fsencode(new), flags) < 0:
+    if _syscall(number, old_fd, _encoded(old), new_fd, _encoded(new), flags) < 0:
         _raise(old, new)
 
 
@@ -326,7 +334,7 @@ def capability_names(mask: int) -> frozenset[str]:
 def statfs_type(path: StrOrBytesPath) -> int:
     """f_type of the file system that holds *path* (NFS_SUPER_MAGIC, …); os.statvfs leaves it out."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs is 120 bytes on 64-bit machines
-    if _libc.statfs(os.fsencode(path), buffer) < 0:
+    if _libc.statfs(_encoded(path), buffer) < 0:
         _raise(path)
     return int(ctypes.c_ulong.from_buffer(buffer).value) & 0xFFFFFFFF
 

@@ -1,0 +1,177 @@
+"""Files on the trusted side: atomic writes, locks, copies, removal of hostile trees."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from argosy.errors import Conflict, Error, Exhausted, InvalidInput, NotFound, Unauthorized, Unavailable
+from argosy.linux import files
+from support.forked import become_nobody, in_child
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+
+
+def test_write_atomic_replaces_the_file_and_leaves_nothing_aside(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(b"old")
+    files.write_atomic(path, b"new", mode=0o640)
+    assert (path.read_bytes(), path.stat().st_mode & 0o7777, os.listdir(tmp_path)) == (b"new", 0o640, ["record.json"])
+
+
+def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(InvalidInput) as caught:
+        files.write_atomic(tmp_path / "there", b"new")
+    assert caught.value.code == "is-a-folder"
+    assert os.listdir(tmp_path) == ["there"]
+
+
+def test_write_atomic_takes_a_name_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / ("n" * 255), b"x", sync=False)
+    assert os.listdir(tmp_path) == ["n" * 255]
+
+
+def test_create_exclusive_says_whether_it_made_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "name"
+    assert [files.create_exclusive(path, b"first"), files.create_exclusive(path, b"second")] == [True, False]
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"first", ["name"])
+
+
+def test_a_lock_keeps_others_out_until_the_time_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with files.locked(path), pytest.raises(Unavailable) as caught, files.locked(path, timeout_s=0.01):
+        pass
+    assert (caught.value.code, caught.value.message) == ("locked", f"{path} is locked by another process")
+    with files.locked(path, timeout_s=0):
+        pass
+
+
+def test_shared_locks_do_not_exclude_each_other(tmp_path: Path) -> None:
+    with files.locked(tmp_path / "lock", shared=True), files.locked(tmp_path / "lock", shared=True, timeout_s=0):
+        pass
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 5000, 3_000_000, 9_000_000])
+def test_copy_data_copies_the_first_bytes_whatever_the_positions(tmp_path: Path, size: int | None) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "source").write_bytes(data)
+    with open(tmp_path / "source", "rb") as source, open(tmp_path / "target", "w+b") as target:
+        source.seek(7)
+        copied = files.copy_data(source.fileno(), target.fileno(), size)
+    wanted = data if size is None else data[:size]
+    assert (copied, (tmp_path / "target").read_bytes()) == (len(wanted), wanted)
+
+
+def test_copy_data_reads_files_that_claim_to_be_empty(tmp_path: Path) -> None:
+    with open("/proc/self/cmdline", "rb") as source, open(tmp_path / "target", "w+b") as target:
+        files.copy_data(source.fileno(), target.fileno())
+        source.seek(0)
+        assert (tmp_path / "target").read_bytes() == source.read()
+
+
+def test_remove_tree_never_follows_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    inside = tmp_path / "inside"
+    (inside / "deep").mkdir(parents=True)
+    (inside / "deep" / "link").symlink_to(outside)
+    (inside / "to-file").symlink_to(outside / "kept")
+    files.remove_tree(inside)
+    assert (os.listdir(tmp_path), os.listdir(outside)) == (["outside"], ["kept"])
+
+
+def test_remove_tree_removes_a_link_or_a_file_itself(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "file").write_text("x")
+    for name in ("link", "file", "absent", "no/such/folder"):
+        files.remove_tree(tmp_path / name)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_remove_tree_bears_any_depth(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    top = tmp_path / "top"
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for name in ["top"] + ["d"] * 3000:
+        os.mkdir(name, dir_fd=fd)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = deeper
+    os.close(fd)
+    files.remove_tree(top)
+    assert os.listdir(tmp_path) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
+def test_remove_tree_opens_folders_of_mode_0000_as_a_plain_user(tmp_path: Path) -> None:
+    def as_user() -> list[str]:
+        become_nobody()
+        os.makedirs("closed/inner/0")
+        open("closed/inner/file", "w").close()
+        for folder, mode in (("closed/inner/0", 0), ("closed/inner", 0o500), ("closed", 0)):
+            os.chmod(folder, mode)
+        files.remove_tree("closed")
+        return os.listdir(".")
+
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+
+    def there() -> list[str]:
+        os.chdir(shared)
+        return as_user()
+
+    assert in_child(there) == []
+
+
+@needs_root
+def test_a_user_without_rights_gets_one_error_with_a_hint(tmp_path: Path) -> None:
+    def write() -> tuple[str, str, str, str]:
+        os.chdir(tmp_path)
+        become_nobody()
+        try:
+            files.write_atomic("file", b"")
+        except Unauthorized as error:
+            return error.code, error.message, error.context, error.hint
+        raise AssertionError("was allowed")
+
+    assert in_child(write) == (
+        "permission-denied",
+        "cannot write file",
+        "Permission denied (EACCES)",
+        "check the owner and mode, or place the store elsewhere with --root",
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [
+        (errno.ENOSPC, Exhausted, "disk-full"),
+        (errno.EDQUOT, Exhausted, "quota-exceeded"),
+        (errno.ENOENT, NotFound, "no-such-file"),
+        (errno.EBUSY, Conflict, "busy"),
+        (errno.ECHILD, Error, "os-error"),
+    ],
+)
+def test_errors_of_the_kernel_become_ours(number: int, kind: type[Error], code: str) -> None:
+    with pytest.raises(kind) as caught, files.reporting("store", "/some/blob"):
+        raise OSError(number, os.strerror(number), "/elsewhere")
+    assert (type(caught.value), caught.value.code) == (kind, code)
+    assert caught.value.message == "cannot store /some/blob"
+    assert caught.value.context == f"{os.strerror(number)} ({errno.errorcode[number]})"
+
+
+def test_a_full_disk_is_reported_as_such() -> None:
+    with pytest.raises(Exhausted) as caught, files.reporting("write"), open("/dev/full", "wb", buffering=0) as stream:
+        stream.write(b"x")
+    assert caught.value.code == "disk-full"
