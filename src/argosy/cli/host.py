@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from ..gpu.driver import DriverRoots
     from ..linux.features import HostFeatures
     from ..oci.reference import Reference
-    from ..remote.auth import Credentials
+    from ..remote.credentials import Credentials
     from ..remote.repository import Repository
+    from ..remote.transport import Transport
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
@@ -201,17 +202,21 @@ class Host:
     @cached_property
     def credentials(self) -> Credentials:
         """Where `login` keeps names and passwords."""
-        from ..remote.auth import Credentials
+        from ..remote.credentials import Credentials
 
         return Credentials(self.environ)
 
     def repository(self, reference: Reference, *, plain_http: bool = False) -> Repository:
         """The repository of *reference* in its registry; nothing is sent yet."""
-        from ..remote.repository import Repository
+        from ..remote.repository import connect
+
+        return connect(reference, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
+
+    def transport(self, *, plain_http: bool = False) -> Transport:
+        """HTTP with this user's proxies and CA files; --debug shows its requests."""
         from ..remote.transport import Transport
 
-        transport = Transport(self.environ, plain_http=plain_http)
-        return Repository(transport, reference.registry, reference.repository, self.credentials)
+        return Transport(self.environ, plain_http=plain_http, debug=output.note if self.debug else None)
 
     @property
     def stdin_is_terminal(self) -> bool:

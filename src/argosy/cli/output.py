@@ -236,6 +236,11 @@ def warning(message: str) -> None:
         _to_stderr(f"{yellow}warning:{plain} {_printable(message)}\n")
 
 
+def note(line: str) -> None:
+    """A line that --debug shows, on stderr."""
+    _to_stderr(f"{_printable(line)}\n")
+
+
 def _to_stderr(text: str) -> None:
     if sys.stderr is None:
         return

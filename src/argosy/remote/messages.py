@@ -1,0 +1,99 @@
+"""HTTP requests and responses, shared by the real transport and every fake of it.
+
+A request is a value: its body is a way to open the bytes anew, so that it can be
+sent again after a lost connection, a redirect or a new token. A response holds a
+connection until it is closed or read to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from ..errors import Corrupt, Unavailable
+
+#: Safe to repeat although the first answer may have been lost. Source: RFC 9110 9.2.2.
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+CHUNK = 256 * 1024  # bytes a read; larger ones gain nothing over TLS and make progress jumpy
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. The size of a body is always known and sent as Content-Length."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = {}
+    #: opens the body from its first byte, once an attempt; the transport closes it
+    open_body: Callable[[], BinaryIO] | None = None
+    body_size: int = 0
+    #: a lost attempt may have left half of its work behind: the transport must not simply send it again
+    once: bool = False
+
+    @property
+    def is_repeatable(self) -> bool:
+        return self.method in _REPEATABLE and not self.once
+
+    def with_header(self, name: str, value: str) -> HttpRequest:
+        return msgspec.structs.replace(self, headers={**self.headers, name: value})
+
+    def without_header(self, name: str) -> HttpRequest:
+        kept = {key: value for key, value in self.headers.items() if key.lower() != name.lower()}
+        return msgspec.structs.replace(self, headers=kept)
+
+
+class Body(Protocol):
+    """The bytes of a response, as they came (never decoded)."""
+
+    def read(self, count: int, /) -> bytes:
+        """Up to *count* bytes, none at the end. Raises Unavailable when the connection is lost."""
+
+    def close(self) -> None: ...
+
+
+class HttpResponse:
+    """What came back. *headers* have lower-case names; *url* is the one that answered, after redirects."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: Body, *, url: str = "") -> None:
+        self.status = status
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.body = body
+        self.url = url
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    def read_all(self, limit: int) -> bytes:
+        """The whole body. Raises Corrupt (response-too-large) past *limit* bytes, Unavailable."""
+        parts, size = [], 0
+        while part := self.body.read(min(CHUNK, limit + 1 - size)):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                self.close()
+                raise Corrupt(
+                    f"the answer of {self.url} is too long",
+                    code="response-too-large",
+                    context=f"more than {limit} bytes",
+                )
+        return b"".join(parts)
+
+    def drain(self, limit: int = 64 * 1024) -> None:
+        """Read what is left and close, so that the connection can be used again; a long rest is dropped with it."""
+        try:
+            while limit > 0 and (part := self.body.read(min(CHUNK, limit))):
+                limit -= len(part)
+        except Unavailable:
+            pass  # nobody wanted these bytes
+        self.close()
+
+    def close(self) -> None:
+        self.body.close()
+
+    def __enter__(self) -> HttpResponse:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,318 @@
+"""One repository of somebody else's registry: manifests, blobs and tags, read and written.
+
+A ContentSource. What comes in is verified here: digests of manifests at once,
+those of blobs while they are read. Source: distribution-spec 1.1.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from ..errors import Corrupt, Error, InvalidInput, NotFound
+from ..oci import manifest as manifests
+from ..oci.descriptor import ACCEPTED, Descriptor
+from ..oci.digest import Digest, VerifyingReader
+from ..oci.manifest import MANIFEST_LIMIT, Index, Manifest
+from ..oci.reference import Reference, is_tag
+from .auth import Auth
+from .download import BlobReader
+from .messages import HttpRequest, HttpResponse
+from .session import Session, error_codes, failed, unknown_answer
+from .upload import Uploader, put_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
+
+    from .credentials import Credentials
+    from .transport import Transport
+
+_ACCEPT = {"Accept": ", ".join(ACCEPTED)}
+_PAGE = 1000  # tags asked for at once; registries may send fewer
+_PAGE_LIMIT = 8 * 2**20  # bytes of one page of tags
+_TAGS_SEARCHED = 5000  # when a tag is unknown; more would make a typing error expensive
+_TAGS_SHOWN = 5
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference names in a registry: the document, and the descriptor under which it was verified."""
+
+    descriptor: Descriptor
+    document: Manifest | Index
+
+    @property
+    def raw(self) -> bytes:
+        return self.document.raw
+
+    @property
+    def media_type(self) -> str:
+        return self.descriptor.media_type
+
+    @property
+    def digest(self) -> Digest:
+        return self.descriptor.digest
+
+
+class _TagList(msgspec.Struct, frozen=True):
+    tags: tuple[str, ...] | None = None
+
+
+class Repository:
+    """The protocol for one repository. Opens nothing before the first request; used by several threads."""
+
+    def __init__(self, transport: Transport, registry: str, repository: str, auth: Auth | None = None) -> None:
+        self.registry = registry
+        self.repository = repository
+        name = f"{registry}/{repository}"
+        self._session = Session(transport, registry, auth or Auth(registry, lambda: None, name=name))
+        self._uploader = Uploader(self._session, repository)
+        self._pull = f"repository:{repository}:pull"
+        self._push = f"repository:{repository}:pull,push"
+
+    @property
+    def name(self) -> str:
+        """registry/repository, in full."""
+        return f"{self.registry}/{self.repository}"
+
+    def resolve(self, reference: Reference) -> Resolved:
+        """The manifest or index behind a tag or digest, in one request; verified against its digests.
+
+        Raises NotFound (tag-unknown with near tags, manifest-unknown, repository-unknown),
+        Corrupt (digest-mismatch, manifest-invalid …), Unauthorized, Unavailable.
+        """
+        name = reference.digest or reference.tag or ""
+        request = HttpRequest(method="GET", url=self._url(f"manifests/{name}"), headers=_ACCEPT)
+        response, raw = self._session.read(request, MANIFEST_LIMIT, self._pull)
+        if response.status == 404:
+            raise self._unknown(reference, response)
+        if response.status != 200:
+            raise unknown_answer(response, f"cannot read the manifest of {reference}")
+        digest = _verified(raw, reference, response.headers.get("docker-content-digest"))
+        document = _parsed(raw, response.headers.get("content-type"), reference)
+        media_type = document.descriptor.media_type
+        return Resolved(descriptor=Descriptor(media_type=media_type, digest=digest, size=len(raw)), document=document)
+
+    def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
+        """Stream a blob or manifest from byte *offset*; whole reads check size and digest at the end.
+
+        Lost connections are taken up again where they broke. With *offset* only the
+        size is checked: whoever holds the first part can check the digest.
+
+        Raises NotFound (blob-unknown), Corrupt, Unauthorized, Unavailable.
+        """
+        reader = BlobReader(descriptor, offset, partial(self._fetch, descriptor), self._session.transport)
+        if offset:
+            return cast("BinaryIO", reader)
+        return cast("BinaryIO", VerifyingReader(cast("BinaryIO", reader), descriptor.digest, size=descriptor.size))
+
+    def has_blob(self, digest: Digest) -> bool:
+        return self._has(f"blobs/{digest}", {}, self._pull)
+
+    def has_manifest(self, digest: Digest) -> bool:
+        return self._has(f"manifests/{digest}", _ACCEPT, self._pull)
+
+    def mount(self, digest: Digest, from_repository: str) -> bool:
+        """Take over a blob from another repository of this registry; False when it must be sent."""
+        return self._uploader.mount(digest, from_repository)
+
+    def push_blob(self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO]) -> bool:
+        """Make sure that the registry has a blob; False when it had it already.
+
+        *open_stream* opens the bytes from the first on, once an attempt.
+        """
+        if self._has(f"blobs/{descriptor.digest}", {}, self._push):  # one token for the question and the upload
+            return False
+        self._uploader.send(descriptor, open_stream)
+        return True
+
+    def push_manifest(self, raw: bytes, media_type: str, name: str) -> Digest:
+        """Put a manifest under *name*, a tag or its digest; everything that it names must be there already.
+
+        Returns the digest of exactly these bytes. Raises Corrupt when the registry stored others.
+        """
+        digest = Digest.of(raw) if is_tag(name) else _matching(raw, Digest.parse(name))
+        stored = put_manifest(self._session, self.repository, name, raw, media_type)
+        if stored is not None and stored.partition(":")[0] == digest.algorithm and stored != digest:
+            raise Corrupt(
+                f"{self.name} stored another manifest than was sent",
+                code="digest-mismatch",
+                context=f"sent {digest}, the registry names {stored}",
+            )
+        return digest
+
+    def tags(self) -> Iterator[str]:
+        """Every tag, page by page as they are asked for. Raises NotFound (repository-unknown)."""
+        url: str | None = self._url(f"tags/list?n={_PAGE}")
+        seen: set[str] = set()
+        while url is not None and url not in seen:
+            seen.add(url)
+            response, raw = self._session.read(HttpRequest(method="GET", url=url), _PAGE_LIMIT, self._pull)
+            if response.status != 200:
+                raise unknown_answer(response, f"cannot list the tags of {self.name}")
+            try:
+                yield from msgspec.json.decode(raw, type=_TagList).tags or ()
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise Corrupt(f"no list of the tags of {self.name}", code="tags-invalid", context=str(error)) from error
+            url = _next_page(response, url)
+
+    def check_login(self) -> None:
+        """Whether the registry takes our credentials; Unauthorized when not."""
+        response = self._session.send(HttpRequest(method="GET", url=self._session.url("/v2/")))
+        if not response.is_success:
+            raise unknown_answer(response, f"cannot log in to {self.registry}")
+        response.drain()
+
+    def _url(self, path: str) -> str:
+        return self._session.url(f"/v2/{self.repository}/{path}")
+
+    def _get(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
+        return self._session.send(HttpRequest(method="GET", url=self._url(path), headers=headers), self._pull)
+
+    def _has(self, path: str, headers: Mapping[str, str], scope: str) -> bool:
+        response = self._session.send(HttpRequest(method="HEAD", url=self._url(path), headers=headers), scope)
+        if response.status in (200, 404):
+            response.drain()
+            return response.status == 200
+        raise unknown_answer(response, f"cannot ask {self.registry} for {self.repository} {path}")
+
+    def _fetch(self, descriptor: Descriptor, position: int) -> HttpResponse:
+        headers = {"Range": f"bytes={position}-{descriptor.size - 1}"} if position else {}
+        is_document = descriptor.is_manifest or descriptor.is_index
+        kind = "manifests" if is_document else "blobs"
+        response = self._get(f"{kind}/{descriptor.digest}", headers | (_ACCEPT if is_document else {}))
+        if response.status == 404 and descriptor.urls:
+            response.drain()
+            response = self._fetch_elsewhere(descriptor, headers)
+        if response.status in (200, 206):
+            return response
+        if response.status == 404:
+            raise NotFound(
+                f"blob {descriptor.digest} is not in {self.name}",
+                code="blob-unknown",
+                context=failed(response, "").context,
+                hint="the image was not pushed completely; push it again",
+            )
+        raise unknown_answer(response, f"cannot fetch blob {descriptor.digest} of {self.name}")
+
+    def _fetch_elsewhere(self, descriptor: Descriptor, headers: Mapping[str, str]) -> HttpResponse:
+        """A foreign layer: its manifest names addresses outside of the registry, which get no credentials."""
+        for url in descriptor.urls:
+            if urlsplit(url).scheme not in ("http", "https"):
+                continue
+            response = self._session.transport.send(HttpRequest(method="GET", url=url, headers=headers))
+            if response.status in (200, 206):
+                return response
+            response.drain()
+        raise NotFound(
+            f"layer {descriptor.digest} is not in {self.name}",
+            code="foreign-layer",
+            context=f"it is to be had only elsewhere, and was not: {', '.join(descriptor.urls)}",
+        )
+
+    def _unknown(self, reference: Reference, response: HttpResponse) -> NotFound:
+        if "NAME_UNKNOWN" in error_codes(response):
+            return self._no_repository()
+        if reference.digest is not None:
+            return NotFound(f"no manifest {reference.digest} in {self.name}", code="manifest-unknown")
+        try:
+            tags = [tag for tag in islice(self.tags(), _TAGS_SEARCHED) if is_tag(tag)]
+        except NotFound:
+            return self._no_repository()
+        except Error:  # the list only embellishes another error
+            tags = []
+        near = near_tags(reference.tag or "", tags)
+        return NotFound(
+            f"{reference.familiar()}: no such tag",
+            code="tag-unknown",
+            context=_tags_in_words(self.name, tags, near),
+            hint=f"did you mean {reference.with_tag(near[0]).familiar()}?" if near else "",
+        )
+
+    def _no_repository(self) -> NotFound:
+        return NotFound(
+            f"no repository {self.name}",
+            code="repository-unknown",
+            context=f"{self.registry} does not know it, or does not show it without a login",
+            hint=f"check the spelling, or log in: argosy login {self.registry}",
+        )
+
+
+def connect(
+    reference: Reference, *, transport: Transport, credentials: Credentials, registry_only: bool = False
+) -> Repository:
+    """The repository that *reference* lies in, with the user's credentials for it; nothing is sent yet."""
+    name = reference.registry if registry_only else reference.name
+    auth = Auth(
+        reference.registry,
+        lambda: credentials.find(reference.registry, reference.repository),
+        name=name,
+        problems=lambda: "\n".join(credentials.problems),
+    )
+    return Repository(transport, reference.registry, reference.repository, auth)
+
+
+def near_tags(wanted: str, tags: list[str]) -> list[str]:
+    """Up to five tags that somebody who typed *wanted* may have meant, the likeliest first. Pure."""
+    import difflib
+
+    close = difflib.get_close_matches(wanted, tags, _TAGS_SHOWN, 0.6)
+    longer = sorted(
+        (tag for tag in tags if tag.startswith(wanted) and tag not in close), key=lambda tag: (len(tag), tag)
+    )
+    return [*close, *longer][:_TAGS_SHOWN]
+
+
+def _tags_in_words(name: str, tags: list[str], near: list[str]) -> str:
+    if not tags:
+        return f"{name} has no tags, or does not list them"
+    if near:
+        return f"near ones in {name}: {', '.join(near)}"
+    more = f" and {len(tags) - _TAGS_SHOWN} more" if len(tags) > _TAGS_SHOWN else ""
+    return f"{name} has {', '.join(tags[-_TAGS_SHOWN:])}{more}"
+
+
+def _verified(raw: bytes, reference: Reference, stated: str | None) -> Digest:
+    """The digest of *raw*: that of the reference if it has one, else what the registry states, else sha256."""
+    if reference.digest is not None:
+        return _matching(raw, reference.digest, str(reference))
+    try:
+        return _matching(raw, Digest.parse(stated), str(reference)) if stated else Digest.of(raw)
+    except InvalidInput as error:
+        raise Corrupt(
+            f"{reference}: the registry states a bad digest", code="digest-invalid", context=error.message
+        ) from error
+
+
+def _matching(raw: bytes, digest: Digest, name: str = "manifest") -> Digest:
+    found = Digest.of(raw, digest.algorithm)
+    if found != digest:
+        raise Corrupt(
+            f"{name} is damaged",
+            code="digest-mismatch",
+            context=f"its bytes have digest {found}, promised was {digest}",
+        )
+    return digest
+
+
+def _parsed(raw: bytes, media_type: str | None, reference: Reference) -> Manifest | Index:
+    try:
+        return manifests.parse(raw, media_type)
+    except Corrupt as error:
+        context = f"{error.message}: {error.context}" if error.context else error.message
+        raise Corrupt(f"{reference} is not an image", code=error.code, context=context, hint=error.hint) from error
+
+
+def _next_page(response: HttpResponse, url: str) -> str | None:
+    """The address in `Link: <…>; rel="next"`; never one on another host, since it would get our token."""
+    link = response.headers.get("link", "")
+    target, _, parameters = link.partition(";")
+    if "next" not in parameters or not target.strip().startswith("<"):
+        return None
+    following = urlsplit(urljoin(url, target.strip().strip("<>")))
+    here = urlsplit(url)
+    return following._replace(scheme=here.scheme, netloc=here.netloc).geturl()

@@ -1,0 +1,174 @@
+"""One registry: its address, our standing with it, and what its error answers mean.
+
+`Session.send` drives the authentication generator over the transport; everything
+above it (repository.py, download.py, upload.py) speaks in paths and scopes.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ..errors import (
+    Conflict,
+    Corrupt,
+    Error,
+    Exhausted,
+    InvalidInput,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+from .messages import HttpRequest, HttpResponse
+from .proxies import is_loopback
+from .transport import is_passing, retry_after, shown
+
+if TYPE_CHECKING:
+    from .auth import Auth
+    from .transport import Transport
+
+#: {registry as named in references: host that serves it}
+_API_HOSTS = {"docker.io": "registry-1.docker.io"}
+ERROR_LIMIT = 64 * 1024  # bytes of an error answer that are looked at
+
+#: {status: (kind, code)}; other 4xx are InvalidInput, other 5xx Unavailable.
+_KINDS: dict[int, tuple[type[Error], str]] = {
+    401: (Unauthorized, "login-required"),
+    403: (Unauthorized, "access-denied"),
+    404: (NotFound, "not-in-registry"),
+    405: (Unsupported, "registry-cannot"),
+    408: (Unavailable, "registry-busy"),
+    409: (Conflict, "registry-conflict"),
+    413: (Exhausted, "too-large-for-registry"),
+    415: (Unsupported, "registry-cannot"),
+    416: (Corrupt, "range-refused"),
+    429: (Unavailable, "rate-limited"),
+    501: (Unsupported, "registry-cannot"),
+    503: (Unavailable, "registry-busy"),
+    507: (Exhausted, "registry-full"),
+}
+
+
+class _Reason(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str = ""
+
+
+class _ErrorAnswer(msgspec.Struct, frozen=True):
+    errors: tuple[_Reason, ...] = ()
+
+
+class Session:
+    """Requests to one registry, authorised as it asks for. Used by several threads."""
+
+    def __init__(self, transport: Transport, registry: str, auth: Auth) -> None:
+        self.transport = transport
+        self.registry = registry
+        self._auth = auth
+
+    def send(self, request: HttpRequest, *scopes: str) -> HttpResponse:
+        """The registry's answer, whatever its status; the caller closes it.
+
+        *scopes* are what the request needs: «repository:NAME:pull». Raises
+        Unauthorized, Unavailable, Corrupt (an unreadable challenge).
+        """
+        flow = self._auth.flow(request, frozenset(scopes))
+        outgoing = next(flow)
+        while True:
+            response = self.transport.send(outgoing)
+            try:
+                outgoing = flow.send(response)
+            except StopIteration as done:
+                answer: HttpResponse = done.value
+                return answer
+
+    def read(self, request: HttpRequest, limit: int, *scopes: str) -> tuple[HttpResponse, bytes]:
+        """As send, with the body of a 200 (at most *limit* bytes), also over lost connections; else without one.
+
+        Raises Corrupt (response-too-large) as well.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            response = self.send(request, *scopes)
+            if response.status != 200:
+                return response, b""
+            with response:
+                try:
+                    return response, response.read_all(limit)
+                except Unavailable as error:
+                    if not (is_passing(error) and self.transport.waited(attempt)):
+                        raise
+
+    def url(self, path: str) -> str:
+        """The full address of a path of the protocol («/v2/…»)."""
+        return self.base + path
+
+    @cached_property
+    def base(self) -> str:
+        """Scheme and host: https, except where plain http is asked for or the registry is on this machine.
+
+        A loopback registry may speak either; one that does not speak http is tried with https.
+        """
+        host = _API_HOSTS.get(self.registry, self.registry)
+        plain = f"http://{host}"
+        if self.transport.plain_http:
+            return plain
+        if not is_loopback(urlsplit(plain).hostname or "") or self._speaks_tls(plain):
+            return f"https://{host}"
+        return plain
+
+    def _speaks_tls(self, plain: str) -> bool:
+        """A TLS server drops the connection on plain text, or answers it with 400."""
+        try:
+            response = self.transport.send(HttpRequest(method="GET", url=f"{plain}/v2/"), patient=False)
+        except Unavailable as error:
+            return error.code == "connection-lost"
+        response.drain()
+        return response.status == 400
+
+
+def failed(response: HttpResponse, what: str) -> Error:
+    """What an answer with an error status means; *what* is the first line of the message. Closes the response."""
+    status, wait_s = response.status, retry_after(response)
+    said = _said(response)
+    context = f"{urlsplit(response.url).netloc} answered with status {status}" + (f": {said}" if said else "")
+    kind, code = _KINDS.get(status) or ((InvalidInput, "request-refused") if 400 <= status < 500 else (Unavailable, ""))
+    if kind is Unavailable:
+        hint = f"try again in {wait_s:.0f} seconds" if wait_s else "try again later"
+        return Unavailable(what, code=code or "registry-failed", context=context, hint=hint, retry_after=wait_s)
+    return kind(what, code=code, context=context)
+
+
+def unknown_answer(response: HttpResponse, what: str) -> Error:
+    """As failed, for an answer that is neither an error nor what the protocol has at this place."""
+    if response.status >= 400:
+        return failed(response, what)
+    status, location = response.status, response.headers.get("location")
+    response.drain()
+    context = f"{urlsplit(response.url).netloc} answered with status {status}"
+    if location and 300 <= status < 400:
+        context += f" and leads to {shown(location)}, which we do not follow"
+    return Unavailable(what, code="registry-failed", context=context, hint="is this the address of a registry?")
+
+
+def error_codes(response: HttpResponse) -> frozenset[str]:
+    """The protocol's codes (MANIFEST_UNKNOWN …) in an error answer; reads and closes it."""
+    return frozenset(reason.code for reason in _reasons(response))
+
+
+def _said(response: HttpResponse) -> str:
+    return "; ".join(f"{reason.code} {reason.message}".strip() for reason in _reasons(response))
+
+
+def _reasons(response: HttpResponse) -> tuple[_Reason, ...]:
+    """What the registry says, where it says it in the protocol's form; a page of HTML says nothing."""
+    with response:
+        try:
+            return msgspec.json.decode(response.read_all(ERROR_LIMIT), type=_ErrorAnswer).errors[:8]
+        except (msgspec.MsgspecError, UnicodeDecodeError, Corrupt, Unavailable):
+            return ()
