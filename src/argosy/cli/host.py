@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import Corrupt, InvalidInput
+from ..errors import Corrupt, Error, InvalidInput
 from . import output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from ..gpu.driver import DriverRoots
     from ..linux.features import HostFeatures
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
-    from ..store.records import ContainerStore
+    from ..store.records import Container, ContainerStore
     from ..store.refs import RefStore
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,6 +40,8 @@ class Host:
 
     def __init__(self, settings: Mapping[str, str], environ: Mapping[str, str] | None = None) -> None:
         self._settings = settings
+        self._uid = os.geteuid()  # before a user namespace makes us root
+        self._in_namespace = False
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
         #: what was settled before entering a user namespace; empty until then
         self._entered: tuple[object, ...] = ()
@@ -54,7 +58,7 @@ class Host:
         named = self._settings.get("root") or self.environ.get("ARGOSY_ROOT")
         if named:
             return Path(named).absolute()
-        if os.geteuid() == 0:
+        if self._uid == 0:
             return Path("/var/lib/argosy")
         return self._data_home / "argosy"
 
@@ -111,18 +115,44 @@ class Host:
         """What this kernel lets this user do; probed once a boot, then read from cache/features.json."""
         from ..linux import features, files
 
-        cache = self._checked_root / "cache/features.json"
+        cache = self.cache / "features.json"
         try:
-            cached = features.HostFeatures.from_json(cache.read_bytes())
-            if cached.key == features.key():
-                return cached
-        except (FileNotFoundError, Corrupt):
-            pass
-        with files.reporting("probe", cache.parent):
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            found = features.probe(folder=str(cache.parent), path=self.search_path)
-        files.write_atomic(cache, found.to_json(), sync=False)
+            known = features.HostFeatures.from_json(cache.read_bytes())
+            if known.key == features.key():
+                return known
+        except (OSError, Corrupt):
+            pass  # the first time, or after an update
+        folder = self._checked_root / "tmp"
+        with files.reporting("make", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        found = features.probe(folder=str(folder), path=self.search_path)
+        try:
+            cache.parent.mkdir(exist_ok=True)
+            files.write_atomic(cache, found.to_json(), sync=False)
+        except (OSError, Error):
+            pass  # it will be probed again; whatever needs the disk will say what is wrong with it
         return found
+
+    @property
+    def cache(self) -> Path:
+        """Derived files, deletable at any time."""
+        return self.root / "cache"
+
+    def ready_runtime(self) -> OciRuntime:
+        """The runtime, with this process in a namespace in which it works."""
+        self.enter_namespace()
+        return self.runtime
+
+    def reaped(self) -> tuple[Container, ...]:
+        """The containers, newest first, after cleaning up behind supervisors that died."""
+        from ..ops.containers import reap
+
+        done = reap(self.containers, self.ready_runtime)
+        for container in done.cleaned:
+            output.warning(f"the argosy process of container {container.name} had died; the container was cleaned up")
+        for container, error in done.problems:
+            output.warning(f"container {container.name} was left behind and cannot be cleaned up: {error.message}")
+        return done.containers
 
     @cached_property
     def driver_roots(self) -> DriverRoots:
@@ -154,10 +184,13 @@ class Host:
 
     def enter_namespace(self) -> None:
         """As enter, and a mount namespace of this process's own, so that nothing it mounts outlives its container."""
+        if self._in_namespace:
+            return
         from ..runtime import oci_runtime
 
         self.enter()
         oci_runtime.enter_namespace(rootless=self.rootless)
+        self._in_namespace = True
 
     def seccomp(self, capabilities: tuple[str, ...]) -> tuple[Mapping[str, Any], str | None]:
         """The default profile for a process with *capabilities*, and its compiled form where crun can take it."""
@@ -165,12 +198,10 @@ class Host:
         from ..oci.platform import Platform
 
         profile = seccomp.profile_for(capabilities, Platform.host().architecture)
-        return profile, seccomp.compiled(profile, str(self.root / "cache"))
+        return profile, seccomp.compiled(profile, str(self.cache)) if self.runtime.name == "crun" else None
 
     def now(self) -> str:
         """This moment, RFC 3339 in UTC with nanoseconds, as Docker writes times."""
-        import time
-
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
 
@@ -194,10 +225,10 @@ class Host:
     @property
     def runtime_state(self) -> Path:
         """Where the runtime keeps what must not outlive a boot."""
-        if os.geteuid() == 0:
+        if self._uid == 0:
             return Path("/run/argosy")
         named = self.environ.get("XDG_RUNTIME_DIR", "")
-        return Path(named, "argosy") if named.startswith("/") else Path(f"/tmp/argosy-{os.geteuid()}")
+        return Path(named, "argosy") if named.startswith("/") else Path(f"/tmp/argosy-{self._uid}")
 
     @cached_property
     def credentials(self) -> Credentials:

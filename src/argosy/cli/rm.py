@@ -1,0 +1,41 @@
+"""argosy rm: remove containers; the images stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Error, NotFound
+from ..ops import containers as ops
+from . import output
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from .host import Host
+    from .parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help="name, id or the start of an id")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="end it first if it runs; one that is not there is fine"
+    )
+    parser.add_argument(
+        "-v", "--volumes", action="store_true", help="accepted for Docker's sake: there are no anonymous volumes"
+    )
+
+
+def main(args: Namespace, host: Host) -> int:
+    host.reaped()
+    if host.rootless:
+        host.enter_namespace()  # the container's files belong to users that exist only there
+    failed = False
+    for key in args.containers:
+        try:
+            ops.remove(key, containers=host.containers, runtime=host.ready_runtime, force=args.force)
+        except Error as error:
+            output.error(error)
+            failed = failed or not (args.force and isinstance(error, NotFound) and error.code == "container-unknown")
+        else:
+            output.write(f"{key}\n")
+    return 1 if failed else 0

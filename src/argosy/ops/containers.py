@@ -1,0 +1,145 @@
+"""Containers after their start: list them, remove them, clean up after a supervisor that died.
+
+The argosy process that runs a container is its supervisor; the record holds its
+pid and start time. After a kill -9 nobody records the end, so the verbs `run ps rm
+commit` begin with reap().
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import Conflict, Error, NotFound
+from ..linux import processes
+from ..store.records import Container
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..runtime.oci_runtime import OciRuntime
+    from ..store.records import ContainerStore
+
+KILLED = 137  # 128 + SIGKILL: what a shell says of a program that was killed
+_SUPERVISOR_LIMIT_S = 10.0  # a supervisor whose container is gone needs milliseconds to record it
+
+
+class Reaped(msgspec.Struct, frozen=True, kw_only=True):
+    """What reap() found. *containers* is the list as it is now, newest first."""
+
+    containers: tuple[Container, ...]
+    #: whose supervisor had died; they are cleaned up, those with --rm are removed
+    cleaned: tuple[Container, ...] = ()
+    #: (container, why it could not be cleaned up): left as it was, for the next verb
+    problems: tuple[tuple[Container, Error], ...] = ()
+
+
+def is_abandoned(container: Container) -> bool:
+    """Whether its supervisor died before it recorded the end."""
+    if container.status == "exited" or container.pid is None or container.start_time is None:
+        return False
+    return not processes.is_alive(container.pid, container.start_time)
+
+
+def reap(containers: ContainerStore, runtime: Callable[[], OciRuntime]) -> Reaped:
+    """End and record what abandoned containers left running; idempotent, several at once are fine.
+
+    *runtime* is called only when there is something to do: it gives the runtime,
+    with this process in a namespace in which it can be used.
+    """
+    records = containers.list()
+    abandoned = [record for record in records if is_abandoned(record)]
+    if not abandoned:
+        return Reaped(containers=records)
+    cleaned: list[Container] = []
+    problems: list[tuple[Container, Error]] = []
+    for record in abandoned:
+        try:
+            _clean(record, containers, runtime)
+            cleaned.append(record)
+        except NotFound as error:
+            if error.code != "container-unknown":  # another verb was quicker
+                problems.append((record, error))
+        except Error as error:
+            problems.append((record, error))
+    return Reaped(containers=containers.list(), cleaned=tuple(cleaned), problems=tuple(problems))
+
+
+def _clean(record: Container, containers: ContainerStore, runtime: Callable[[], OciRuntime]) -> None:
+    record = containers.get(record.id)  # its supervisor may have recorded the end since the list was read
+    if not is_abandoned(record):
+        return
+    runtime().delete(record.id)
+    if record.auto_remove or record.status == "created":  # never started: `run` leaves nothing of these either
+        containers.delete(record.id)
+        return
+
+    def ended(now: Container) -> Container:
+        if now.status == "exited":
+            return now
+        return msgspec.structs.replace(now, status="exited", exit_code=KILLED, finished=_now(), pid=None)
+
+    containers.change(record.id, ended)
+
+
+def remove(
+    key: str, *, containers: ContainerStore, runtime: Callable[[], OciRuntime], force: bool = False
+) -> Container:
+    """Remove the container that *key* names: the runtime's part, then the files, the record last.
+
+    Raises NotFound (container-unknown), Conflict (container-running) unless *force*.
+    """
+    record = containers.get(key)
+    running = record.status != "exited" and not is_abandoned(record) and record.pid is not None
+    if running and not force:
+        raise Conflict(
+            f'cannot remove container "/{record.name}": container is running: '
+            "stop the container before removing or force remove",
+            code="container-running",
+            hint=f"argosy rm -f {record.name}",
+        )
+    if record.status != "exited":
+        runtime().delete(record.id)
+    if running:
+        _wait_for_supervisor(record)
+    containers.delete(record.id)
+    return record
+
+
+def _wait_for_supervisor(record: Container) -> None:
+    """Let the process that ran the container record its end, so that it does not miss the record."""
+    if record.pid is None or record.start_time is None or record.pid == os.getpid():
+        return
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if processes.is_alive(record.pid, record.start_time):
+            processes.wait_pidfd(pidfd, _SUPERVISOR_LIMIT_S)
+    finally:
+        os.close(pidfd)
+
+
+def writable_size(containers: ContainerStore, record: Container) -> int:
+    """Bytes that the container's own files take in its writable layer."""
+    total = 0
+    folders = [os.path.join(containers.folder(record.id), "upper")]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:  # it ends while we look
+            continue
+    return total
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
