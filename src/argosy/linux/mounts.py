@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PAGE = 4095  # bytes of options that mount(2) takes
+_PATHS = frozenset({"lowerdir+", "datadir+", "upperdir", "workdir"})  # overlay's options that name folders
 
 
 class Bind(Struct, frozen=True, kw_only=True, tag=True):
@@ -122,7 +123,7 @@ class Overlay(Struct, frozen=True, kw_only=True, tag=True):
 
     def execute(self) -> None:
         with _reporting(self.describe()), ExitStack() as stack:
-            settings = tuple((key, _short(value, stack)) for key, value in self.settings())
+            settings = tuple((key, _short(value, stack) if key in _PATHS else value) for key, value in self.settings())
             try:
                 attach("overlay", "overlay", settings, self.target, self.flags)
             except NoSuchOption:
@@ -145,7 +146,7 @@ class Overlay(Struct, frozen=True, kw_only=True, tag=True):
         layers = ":".join(name(path) for path in self.lowers) + "".join("::" + name(path) for path in self.data_lowers)
         parts = [f"lowerdir={layers}"]
         for key, value in self.settings()[len(self.lowers) + len(self.data_lowers) :]:
-            parts.append(f"{key}={name(value) if key in ('upperdir', 'workdir') else value}" if value else key)
+            parts.append(f"{key}={name(value) if key in _PATHS else value}" if value else key)
         return ",".join(parts)
 
 
@@ -289,8 +290,11 @@ def _configure(fd: int, settings: tuple[tuple[str, str], ...]) -> None:
 
 
 def _short(path: str, stack: ExitStack) -> str:
-    """*path*, or a name by descriptor where fsconfig would refuse its length; open until *stack* ends."""
-    if len(os.fsencode(path)) <= syscalls.FSCONFIG_STRING_LIMIT:
+    """*path*, or a name by descriptor where fsconfig would refuse its length; open until *stack* ends.
+
+    Overlay reads a backslash in upperdir as an escape but not in lowerdir+; a descriptor settles that too.
+    """
+    if len(os.fsencode(path)) <= syscalls.FSCONFIG_STRING_LIMIT and "\\" not in path:
         return path
     return _by_descriptor(path, stack)
 
