@@ -8,20 +8,19 @@ verb finds by its record (`ops/containers.reap`).
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..bundle import defaults, spec, users
-from ..errors import NotFound, RuntimeFailed
+from ..errors import NotFound
 from ..linux import files, paths, processes
 from ..oci import wire
 from ..oci.edits import BindMount, ContainerEdits
 from ..runtime import foreground, oci_runtime
 from ..store.records import Container, new_id
-from . import rootfs
+from . import program, rootfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,10 +62,8 @@ def run(
     """
     config = image.config
     with ExitStack() as stack:
-        container = containers.create(
-            _new_record(image, options, image_name=image_name, snapshotter=snapshotter, created=now())
-        )
-        folder = containers.folder(container.id)
+        container = _new_record(image, options, image_name=image_name, snapshotter=snapshotter, created=now())
+        folder = containers.create(container)
         discard = stack.enter_context(_Undo(lambda: containers.delete(container.id)))
         signals_fd = stack.enter_context(foreground.caught_signals())
         binds = (*_engine_files(folder, options, container), *_volumes(options))
@@ -88,7 +85,7 @@ def run(
             device_cgroup=runtime.cgroup_manager != "disabled",
         )
         environment = spec.environment(config, options, edits, hostname=place.hostname, home=identity.home)
-        _check_program(root.fd, spec.command_line(config, options)[0], working_dir, environment)
+        program.check(root.fd, spec.command_line(config, options)[0], working_dir=working_dir, environment=environment)
         profile, compiled = seccomp(defaults.capabilities(options.cap_add, options.cap_drop))
         document = spec.spec_for(
             config,
@@ -244,40 +241,6 @@ def _read_in_image(root_fd: int, path: str) -> bytes:
         return paths.read_file_in_root(root_fd, path, _ACCOUNT_LIMIT)
     except (NotFound, FileNotFoundError, NotADirectoryError):
         return b""
-
-
-def _check_program(root_fd: int, program: str, working_dir: str, environment: tuple[str, ...]) -> None:
-    """Say before the start what the runtime would say worse: 127 when it is not there, 126 when it can't be run."""
-    variables = dict(entry.partition("=")[::2] for entry in environment)
-    if "/" in program:
-        candidates = [program if program.startswith("/") else f"{working_dir}/{program}"]
-    else:
-        candidates = [f"{folder or '.'}/{program}" for folder in variables.get("PATH", "").split(":")]
-    denied = None
-    for candidate in candidates:
-        try:
-            fd = paths.open_in_root(root_fd, candidate, os.O_PATH)
-        except OSError:
-            continue
-        mode = os.fstat(fd).st_mode
-        os.close(fd)
-        if stat.S_ISREG(mode) and mode & 0o111:
-            return
-        denied = candidate if not stat.S_ISDIR(mode) or "/" in program else denied
-    if denied is not None:
-        raise RuntimeFailed(
-            f"cannot run {program!r}: it is not an executable file",
-            code="program-not-executable",
-            context=f"{denied} in the image",
-            hint=f"chmod +x it, or run it through its interpreter: sh {program}",
-            exit_status=126,
-        )
-    looked = (
-        f"looked in PATH={variables.get('PATH', '')}" if "/" not in program else "there is no such file in the image"
-    )
-    raise RuntimeFailed(
-        f"no program {program!r} in this image", code="program-not-found", context=looked, exit_status=127
-    )
 
 
 def _read(path: Path) -> bytes:
