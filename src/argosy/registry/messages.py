@@ -1,0 +1,137 @@
+"""What handlers take and give: a request with its body as blocks, a response with bytes or a piece of a file.
+
+A thin layer over ASGI's dictionaries; nothing here knows the registry's routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import msgspec
+
+from ..errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any, TypeVar
+
+    #: ASGI's messages are dictionaries of mixed values by definition.
+    Scope = Mapping[str, Any]
+    Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+    Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+    _T = TypeVar("_T")
+
+BLOCK = 1 << 20  # bytes handed to a thread at once; its cost (about 60 µs) is lost beside hashing them
+STALL_S = 60.0  # seconds without a byte of a body, after which the sender is taken for dead
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody reads an answer."""
+
+
+class FileSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """*size* bytes from *offset* of an open file; whoever sends it closes *fd*."""
+
+    fd: int
+    offset: int
+    size: int
+
+
+class Response(msgspec.Struct, frozen=True):
+    """Status, headers (lower-case names) and body. Content-Length is added by whoever sends it."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes | FileSlice = b""
+
+
+class Request:
+    """One HTTP request: head in hand, body still in the socket."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        #: percent-decoded
+        self.path: str = scope["path"]
+        #: {lower-case name: value}; of repeated ones the last
+        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        self._query_string: bytes = scope.get("query_string", b"")
+        self._receive = receive
+
+    def query(self, name: str) -> str | None:
+        """The first value of a query parameter; None when it is absent."""
+        values = self.queries(name)
+        return values[0] if values else None
+
+    def queries(self, name: str) -> list[str]:
+        text = self._query_string.decode("latin-1")
+        return parse_qs(text, keep_blank_values=True, max_num_fields=100).get(name, []) if text else []
+
+    async def blocks(self) -> AsyncIterator[list[bytes]]:
+        """The body in blocks of about BLOCK bytes, each as the pieces that came from the socket.
+
+        Raises ClientGone when it breaks off (also when Content-Length promised more),
+        Unavailable (request-stalled) when nothing comes for STALL_S.
+        """
+        pieces: list[bytes] = []
+        size, more = 0, True
+        while more:
+            try:
+                data, more = await self._next()
+            except (ClientGone, Unavailable):
+                if pieces:  # what came may be continued
+                    yield pieces
+                raise
+            if data:
+                pieces.append(data)
+                size += len(data)
+            if size >= BLOCK:
+                yield pieces
+                pieces, size = [], 0
+        if pieces:
+            yield pieces
+
+    async def read(self, limit: int) -> bytes | None:
+        """The whole body; None when it is longer than *limit*. Raises as blocks does."""
+        length = self.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
+            return None
+        body = bytearray()
+        async for pieces in self.blocks():
+            body += b"".join(pieces)
+            if len(body) > limit:
+                return None
+        return bytes(body)
+
+    async def gone(self) -> None:
+        """Return when the client has closed the connection; for requests without a body."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _next(self) -> tuple[bytes, bool]:
+        try:
+            async with asyncio.timeout(STALL_S):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise Unavailable(
+                "the rest of the request did not come",
+                code="request-stalled",
+                context=f"no byte for {STALL_S:g} s",
+                hint="ask for the upload's status and continue from there",
+            ) from error
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), message.get("more_body", False)
+
+
+async def in_thread(function: Callable[..., _T], *arguments: object) -> _T:
+    """Run what may block (disk, hashing) off the event loop; the pool is the loop's default executor."""
+    return await start_in_thread(function, *arguments)
+
+
+def start_in_thread(function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
+    """As in_thread, but without waiting for it."""
+    return asyncio.get_running_loop().run_in_executor(None, function, *arguments)
