@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..oci.config import ImageConfig
-    from ..oci.edits import BindMount, ContainerEdits
+    from ..oci.edits import BindMount, ContainerEdits, DeviceNode
     from .options import RunOptions
     from .users import Identity
 
@@ -119,18 +119,7 @@ def spec_for(
         annotations=annotations,
         linux=Linux(
             namespaces=_namespaces(place, host_network=host_network),
-            devices=tuple(
-                Device(
-                    path=node.path,
-                    type=node.kind,
-                    major=node.major,
-                    minor=node.minor,
-                    file_mode=DEVICE_MODE if node.file_mode is None else node.file_mode,
-                    uid=node.uid or 0,
-                    gid=node.gid or 0,
-                )
-                for node in edits.device_nodes
-            ),
+            devices=() if place.rootless else tuple(_device(node) for node in edits.device_nodes),
             cgroups_path=place.cgroups_path or None,
             resources=_device_rules(edits) if place.device_cgroup else None,
             seccomp=seccomp,
@@ -172,6 +161,13 @@ def _mounts(
     extra += [
         Mount(destination=m.container_path, type="bind", source=m.host_path, options=m.options) for m in edits.mounts
     ]
+    if rootless:  # mknod is not ours in a user namespace: the host's nodes are bound, by their own place on the host
+        extra += [
+            Mount(
+                destination=n.path, type="bind", source=n.host_path, options=("rbind", "nosuid", "noexec", "rprivate")
+            )
+            for n in edits.device_nodes
+        ]
     extra += [
         Mount(
             destination=path,
@@ -185,6 +181,18 @@ def _mounts(
         chosen.pop(mount.destination, None)
         chosen[mount.destination] = mount
     return tuple(chosen.values())
+
+
+def _device(node: DeviceNode) -> Device:
+    return Device(
+        path=node.path,
+        type=node.kind,
+        major=node.major,
+        minor=node.minor,
+        file_mode=DEVICE_MODE if node.file_mode is None else node.file_mode,
+        uid=node.uid or 0,
+        gid=node.gid or 0,
+    )
 
 
 def _device_rules(edits: ContainerEdits) -> Resources:
