@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from tests.support import elf
 
-from argosy.gpu import ldcache
+from argosy.linux import ldcache
 
 VERSION = "999.88.77"  # a driver that cannot exist
 TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, NotFound, Unsupported
+from ..linux import ldcache
 from ..oci.edits import BindMount, ContainerEdits, DeviceNode, Link
-from . import contents, elf, ldcache
+from . import contents, elf
 from .devices import Nodes
 from .inventory import Gpu, module_version, visible_gpus
 from .layout import ImageLayout
