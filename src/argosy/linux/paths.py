@@ -235,10 +235,8 @@ class _Walk:
         if not self._follow and path.startswith("/"):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         names = path.split("/")[::-1]
-        as_it_is = bool(flags & os.O_NOFOLLOW) or flags & (os.O_CREAT | os.O_EXCL) == os.O_CREAT | os.O_EXCL
-        if not names[0]:  # a trailing slash asks for a folder, through a link too
-            flags |= os.O_DIRECTORY
-            as_it_is = False
+        new_or_fail = os.O_CREAT | os.O_EXCL
+        as_it_is = bool(flags & os.O_NOFOLLOW) or flags & new_or_fail == new_or_fail
         while names:
             name = names.pop()
             if name in ("", "."):
@@ -246,15 +244,17 @@ class _Walk:
             if name == "..":
                 self._up()
                 continue
-            last = not any(rest not in ("", ".") for rest in names)
-            link = self._link_at(name, last and as_it_is)
+            last = not any(names)
+            as_folder = last and bool(names)  # a trailing slash asks for a folder, through a link too
+            link = self._link_at(name, last and as_it_is and not as_folder)
             if link is not None:
                 names += self._target(link)
             elif last and self._make is None:
+                flags |= os.O_DIRECTORY if as_folder else 0
                 return os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=self._stack[-1])
             else:
                 self._down(name)
-        return os.open(".", flags & ~(os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL), mode, dir_fd=self._stack[-1])
+        return os.open(".", flags & ~(os.O_NOFOLLOW | new_or_fail), mode, dir_fd=self._stack[-1])
 
     def _up(self) -> None:
         if len(self._stack) > 1:

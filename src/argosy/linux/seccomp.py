@@ -7,7 +7,7 @@ result lies in the cache folder. Other runtimes read the profile itself.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import ctypes
 import errno
 import hashlib
@@ -97,7 +97,7 @@ def compiled(profile: Mapping[str, Any], cache_folder: str) -> str | None:
     if cached is not None:
         return cached
     try:
-        program = base64.b64encode(compile_profile(profile)).decode()
+        program = binascii.b2a_base64(compile_profile(profile), newline=False).decode()
     except Unsupported:
         return None
     os.makedirs(cache_folder, exist_ok=True)
