@@ -22,7 +22,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,6 +34,8 @@ from ..oci.manifest import Manifest
 from .blobs import PART, is_named
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..oci.descriptor import Descriptor
     from ..oci.image import ContentSource
     from ..oci.reference import Reference

@@ -24,9 +24,7 @@ MINIMUM = 1
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}
 
 #: What a store without version.json may hold: its maker died early, or somebody copied a runtime into bin/.
-_OURS = frozenset(
-    "blobs ingest refs layers containers names tmp cache bin lost+found".split()  # noqa: SIM905 (a list of words)
-)
+_OURS = frozenset("blobs ingest refs layers containers names tmp cache bin lost+found".split())
 _HEAD = f'{{"format":{FORMAT},"minimum":{MINIMUM},'
 
 

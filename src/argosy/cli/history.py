@@ -1,0 +1,66 @@
+"""argosy history: the layers of an image and how each was made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..oci.image import Image
+from ..ops.history import MISSING, history
+from . import output
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from ..oci.digest import Digest
+    from ..ops.history import Step
+    from .host import Host
+    from .parser import Parser
+
+_HEADERS = {
+    "ID": "IMAGE",
+    "CreatedSince": "CREATED",
+    "CreatedAt": "CREATED AT",
+    "CreatedBy": "CREATED BY",
+    "Size": "SIZE",
+    "Comment": "COMMENT",
+}
+_COMMAND_WIDTH = 45  # characters, Docker's
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="name[:tag] or image id")
+    add("--format", metavar="TEMPLATE", help="table, json, 'table TEMPLATE' or a Go template")
+    add("-H", "--human", action="store_true", default=True, help="sizes and ages for people (default; --human=false)")
+    add("--no-trunc", action="store_true", help="show whole ids and commands")
+    add("-q", "--quiet", action="store_true", help="show ids only")
+
+
+def main(args: Namespace, host: Host) -> int:
+    image = Image(host.refs.lookup(args.image).manifest, host.blobs)
+    snapshotter = host.snapshotter
+
+    def usage(diff_id: Digest) -> int | None:
+        return snapshotter.usage(diff_id) if snapshotter.has(diff_id) else None
+
+    output.show(
+        [_fields(step, human=args.human, whole=args.no_trunc) for step in history(image, usage=usage)],
+        columns=("ID", "CreatedSince" if args.human else "CreatedAt", "CreatedBy", "Size", "Comment"),
+        headers=_HEADERS,
+        template=args.format,
+        quiet="ID" if args.quiet else None,
+    )
+    return 0
+
+
+def _fields(step: Step, *, human: bool, whole: bool) -> Mapping[str, str]:
+    command = " ".join(step.created_by.split())  # tabs and line ends would break the table
+    return {
+        "ID": step.id if whole or step.id == MISSING else output.short_id(step.id),
+        "CreatedSince": output.age(step.created) if human else step.created,
+        "CreatedAt": step.created,
+        "CreatedBy": command if whole else output.ellipsis(command, _COMMAND_WIDTH),
+        "Size": output.human_size(step.size) if human else str(step.size),
+        "Comment": step.comment,
+    }

@@ -1,0 +1,76 @@
+"""argosy inspect: everything about images and containers, as JSON or through a template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Error, InvalidInput, NotFound
+from ..oci.image import Image
+from ..ops.inspect import describe_container, describe_image
+from . import output
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from .host import Host
+    from .parser import Parser
+
+_KINDS = ("container", "image")
+_UNKNOWN = frozenset({"tag-unknown", "container-unknown", "reference-invalid"})
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("names", metavar="NAME|ID", nargs="+", help="images and containers; a container wins where both have the name")
+    add("-f", "--format", metavar="TEMPLATE", help="a Go template, or json for one line")
+    add("-s", "--size", action="store_true", help="for Docker's scripts; sizes of images are always shown")
+    add("--type", metavar="container|image", help="look only for these")
+
+
+def main(args: Namespace, host: Host) -> int:
+    """What was found is shown although others were not; the exit status tells."""
+    if args.type is not None and args.type not in _KINDS:
+        raise InvalidInput(f"not a type of object: {args.type!r}", code="type-unknown", hint="container or image")
+    found: list[dict[str, Any]] = []  # Any: JSON
+    failures: list[Error] = []
+    for name in args.names:
+        try:
+            found.append(_describe(name, args.type, host))
+        except Error as error:
+            failures.append(error)
+    output.write(_drawn(found, args.format))
+    for failure in failures:
+        output.error(failure)
+    return 1 if failures else 0
+
+
+def _describe(name: str, kind: str | None, host: Host) -> dict[str, Any]:  # Any: JSON
+    if kind != "image":
+        try:
+            record = host.containers.get(name)
+            return describe_container(record, host.containers.folder(record.id))
+        except NotFound as error:
+            if kind == "container":
+                raise _no_such(name) from error
+    try:
+        records = host.refs.resolve(host.refs.lookup(name).image_id)
+    except Error as error:
+        if error.code in _UNKNOWN:
+            raise _no_such(name, error.hint) from error
+        raise
+    return describe_image(records, Image(records[0].manifest, host.blobs))
+
+
+def _drawn(found: list[dict[str, Any]], template: str | None) -> str:  # Any: JSON
+    if template is None:
+        return output.json_text(found) if found else "[]\n"
+    if template == "json":
+        return "".join(output.json_line(item) for item in found)
+    from .template import Template, unescaped
+
+    parsed = Template(unescaped(template))
+    return "".join(f"{parsed.render(item)}\n" for item in found)
+
+
+def _no_such(name: str, hint: str = "") -> NotFound:
+    return NotFound(f"no such object: {name}", code="object-unknown", hint=hint)

@@ -1,0 +1,51 @@
+"""argosy rmi: remove names of images, and images that have none left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Error
+from ..ops.rmi import rmi
+from . import output
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from ..ops.rmi import Removed
+    from .host import Host
+    from .parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("images", metavar="IMAGE", nargs="+", help="name[:tag] or image id")
+    add("-f", "--force", action="store_true", help="also where containers use it, or several repositories name it")
+    add("--no-prune", action="store_true", help="for Docker's scripts; there are no untagged parents")
+
+
+def main(args: Namespace, host: Host) -> int:
+    """Every name is tried; the exit status tells whether all went."""
+    status = 0
+    for name in args.images:
+        try:
+            removed = rmi(
+                name,
+                force=args.force,
+                refs=host.refs,
+                containers=host.containers,
+                blobs=host.blobs,
+                snapshotter=host.snapshotter,
+            )
+        except Error as error:
+            if args.force and error.code == "tag-unknown":
+                continue  # as Docker: -f and not there is done
+            output.error(error)
+            status = 1
+            continue
+        output.write(_lines(removed))
+    return status
+
+
+def _lines(removed: Removed) -> str:
+    untagged = "".join(f"Untagged: {name}\n" for name in removed.untagged)
+    return untagged + "".join(f"Deleted: {digest}\n" for digest in removed.deleted)
