@@ -9,13 +9,14 @@ marked words. Imported when a verb is known, never for `--help`.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import InvalidInput
+from . import output
 
+TYPE_CHECKING = False  # not typing's: its import takes 3 ms of every verb
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
 _WORD = "\0"  # marks a word that is no option; no argument of a process can hold it
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # Go's strconv.ParseBool
@@ -149,7 +150,8 @@ class _Formatter(argparse.HelpFormatter):
     """Options start at one column, and metavars are not repeated for the short form."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
+        # argparse makes a formatter for each argument, and without a width imports shutil for it: 3 ms of every verb.
+        super().__init__(prog, max_help_position=32, width=output.terminal_width() - 2)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
