@@ -129,6 +129,20 @@ def test_newuidmap_that_refuses_is_quoted(subids: Path) -> None:
     assert _as_nobody(enter, subids) == ("id-mapping-failed", "newuidmap failed: exit status 1", True)
 
 
+@needs_newuidmap
+def test_ranges_of_a_directory_are_asked_of_getsubids(subids: Path) -> None:
+    if processes.find_program("getsubids", path=PATH) is None:
+        pytest.skip("getsubids is missing (apt install uidmap)")
+
+    def ask() -> object:
+        return [
+            userns._ranges_from_directory(name, kind, PATH) for name in ("nobody", "daemon") for kind in ((), ("-g",))
+        ]
+
+    granted = (userns.IdRange(start=300000, count=65536),)
+    assert _as_nobody(ask, subids) == [granted, granted, (), ()]
+
+
 def test_several_threads_are_refused_with_a_reason() -> None:
     def enter() -> object:
         import threading

@@ -116,10 +116,12 @@ def test_remove_tree_bears_any_depth(tmp_path: Path) -> None:
 def test_remove_tree_opens_folders_of_mode_0000_as_a_plain_user(tmp_path: Path) -> None:
     def as_user() -> list[str]:
         become_nobody()
-        os.makedirs("closed/inner/0")
-        open("closed/inner/file", "w").close()
-        for folder, mode in (("closed/inner/0", 0), ("closed/inner", 0o500), ("closed", 0)):
-            os.chmod(folder, mode)
+        modes = {"inner/0": 0, "inner/r/x": 0o500, "inner/r": 0o400, "inner/w": 0o200, "inner/x/w": 0, "inner": 0o100}
+        for folder in modes:
+            os.makedirs(f"closed/{folder}", exist_ok=True)
+            open(f"closed/{folder}/file", "w").close()
+        for folder, mode in modes.items():
+            os.chmod(f"closed/{folder}", mode)
         files.remove_tree("closed")
         return os.listdir(".")
 

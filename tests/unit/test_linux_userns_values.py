@@ -69,3 +69,13 @@ def test_settings_that_allow_explain_nothing(tmp_path: Path) -> None:
     (tmp_path / "user").mkdir()
     (tmp_path / "user" / "max_user_namespaces").write_text("100\n")
     assert userns.explain_refusal(str(tmp_path)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "elsewhere"),
+    [("subid: sss", True), ("subid: files", False), ("passwd: files sss", False), ("subid:", False)],
+)
+def test_ids_may_come_from_a_directory(tmp_path: Path, line: str, elsewhere: bool) -> None:
+    (tmp_path / "nsswitch.conf").write_text(f"# comment\n{line}\n")
+    assert userns._has_directory_of_ids(str(tmp_path / "nsswitch.conf")) is elsewhere
+    assert not userns._has_directory_of_ids(str(tmp_path / "absent"))

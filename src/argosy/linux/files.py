@@ -303,7 +303,7 @@ def _remove_folder(parent_fd: int, name: str) -> None:
                 _descend(stack, folders.pop())
             elif left := _emptied(fd):  # somebody added entries, or deep folders were moved up here
                 stack[-1] = (fd, own_name, left)
-            elif _rmdir(stack[-2][0] if len(stack) > 1 else None, parent_fd, own_name):
+            elif _rmdir(stack[-2][0] if len(stack) > 1 else parent_fd, own_name):
                 os.close(stack.pop()[0])
             else:  # a race, or NFS names of deleted open files, which come back for as long as those are open
                 refused += 1
@@ -326,24 +326,19 @@ def _descend(stack: list[tuple[int, str, list[str]]], name: str) -> None:
 
 def _move_up(fd: int, name: str, top_fd: int) -> None:
     """Bring a deep folder to the top, so that depth costs neither descriptors nor recursion."""
-    try:
-        os.rename(name, f".deep-{os.urandom(8).hex()}", src_dir_fd=fd, dst_dir_fd=top_fd)
-    except FileNotFoundError:
-        pass
-    except PermissionError:  # renaming a folder writes its «..», so it needs the folder's own write bit
-        _allow(fd, name)
+    child_fd = _open_for_removal(fd, name)  # renaming writes its «..», so it must be writable
+    if child_fd is None:
+        return
+    os.close(child_fd)
+    with suppress(FileNotFoundError):
         os.rename(name, f".deep-{os.urandom(8).hex()}", src_dir_fd=fd, dst_dir_fd=top_fd)
 
 
 def _emptied(fd: int) -> list[str]:
     """Unlink all that is no folder; return the names of the folders."""
-    folders = []
     with os.scandir(fd) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
-        if is_folder or not _unlinked(fd, name):
-            folders.append(name)
-    return folders
+    return [name for name, is_folder in found if is_folder or not _unlinked(fd, name)]
 
 
 def _unlinked(fd: int, name: str) -> bool:
@@ -354,29 +349,28 @@ def _unlinked(fd: int, name: str) -> bool:
         return True
     except IsADirectoryError:
         return False
-    except PermissionError:
-        if stat.S_ISDIR(os.lstat(name, dir_fd=fd).st_mode):  # POSIX lets unlink say EPERM for folders
-            return False
-        os.fchmod(fd, 0o700)
-        os.unlink(name, dir_fd=fd)
     except OSError as error:
         raise _mounted(error, name) from error
     return True
 
 
 def _open_for_removal(fd: int, name: str) -> int | None:
+    """Open a folder and make sure that we may empty it; None when it is gone."""
     try:
-        return _open_same_mount(fd, name)
+        child_fd = _open_same_mount(fd, name)
     except FileNotFoundError:
         return None
     except NotADirectoryError:  # replaced meanwhile
-        os.unlink(name, dir_fd=fd)
-        return None
+        return None if _unlinked(fd, name) else _open_for_removal(fd, name)
     except PermissionError:
         _allow(fd, name)
-        return _open_same_mount(fd, name)
+        child_fd = _open_same_mount(fd, name)
     except OSError as error:
         raise _mounted(error, name) from error
+    status = os.fstat(child_fd)
+    if status.st_mode & 0o700 != 0o700 and status.st_uid == os.geteuid():
+        os.fchmod(child_fd, 0o700)
+    return child_fd
 
 
 def _open_same_mount(fd: int, name: str) -> int:
@@ -385,8 +379,13 @@ def _open_same_mount(fd: int, name: str) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM, errno.E2BIG):
             raise
+    return _open_same_device(fd, name)
+
+
+def _open_same_device(fd: int, name: str) -> int:
+    """As _open_same_mount without openat2 (Linux < 5.6): misses binds of the same file system."""
     child_fd = os.open(name, _FOLDER, dir_fd=fd)
-    if os.fstat(child_fd).st_dev != os.fstat(fd).st_dev:  # misses binds of the same file system; Linux < 5.6 only
+    if os.fstat(child_fd).st_dev != os.fstat(fd).st_dev:
         os.close(child_fd)
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
     return child_fd
@@ -404,7 +403,7 @@ def _mounted(error: OSError, name: str) -> Exception:
 
 
 def _allow(fd: int, name: str) -> None:
-    """Give ourselves access to a folder of our own; the link of an O_PATH descriptor cannot be swapped."""
+    """Give ourselves access to a folder of our own; what an O_PATH descriptor means cannot be swapped."""
     path_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     try:
         os.chmod(f"/proc/self/fd/{path_fd}", 0o700)
@@ -412,17 +411,12 @@ def _allow(fd: int, name: str) -> None:
         os.close(path_fd)
 
 
-def _rmdir(fd: int | None, parent_fd: int, name: str) -> bool:
-    """Remove an emptied folder inside the tree (*fd*), or the top itself (in *parent_fd*); False when not empty."""
+def _rmdir(fd: int, name: str) -> bool:
+    """Remove an emptied folder; False when it is not empty after all."""
     try:
-        os.rmdir(name, dir_fd=parent_fd if fd is None else fd)
+        os.rmdir(name, dir_fd=fd)
     except FileNotFoundError:
         pass
-    except PermissionError:
-        if fd is None:
-            raise
-        os.fchmod(fd, 0o700)
-        os.rmdir(name, dir_fd=fd)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False

@@ -381,7 +381,9 @@ def _failed(action: str, error: OSError) -> Exception:
             hint="modprobe the module named above",
         )
     if number in (errno.ENOENT, errno.ENOTDIR):
-        return NotFound("a folder to mount is missing", code="mount-path-missing", context=context)
+        missing = os.fsdecode(error.filename or "")
+        message = f"cannot mount, {missing} does not exist" if missing else "cannot mount, a folder is missing"
+        return NotFound(message, code="mount-path-missing", context=context)
     if number == errno.EBUSY:
         return Conflict("the folders are in use by another mount", code="mount-busy", context=context)
     return RuntimeFailed(

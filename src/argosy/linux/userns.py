@@ -113,10 +113,15 @@ def available_mapping(*, path: str) -> tuple[UserMapping, str]:
     if missing:
         return single, f"{' and '.join(missing)} not found (Debian, Ubuntu: apt install uidmap)"
     name = user_name(uid)
-    ranges = [subordinate_ranges(file, uid, name) for file in ("/etc/subuid", "/etc/subgid")]
-    for file, granted in zip(("/etc/subuid", "/etc/subgid"), ranges, strict=True):
+    if name is not None and _has_directory_of_ids():
+        ranges = [_ranges_from_directory(name, kind, path) for kind in ((), ("-g",))]
+        sources = ("the id directory of nsswitch.conf",) * 2
+    else:
+        sources = ("/etc/subuid", "/etc/subgid")
+        ranges = [subordinate_ranges(file, uid, name) for file in sources]
+    for source, granted in zip(sources, ranges, strict=True):
         if not granted:
-            return single, f"{file} grants no ids to {name or uid} (usermod --add-subuids 100000-165535 …)"
+            return single, f"{source} grants no ids to {name or uid} (usermod --add-subuids 100000-165535 …)"
     return mapping_for(uid, os.getegid(), *ranges), ""
 
 
@@ -260,6 +265,26 @@ def _range(path: str, number: int, line: str, fields: list[str]) -> IdRange:
             context=f"{line!r} is not USER:FIRST:COUNT",
             hint="ask an administrator to correct it (man 5 subuid)",
         ) from error
+
+
+def _has_directory_of_ids(settings: str = "/etc/nsswitch.conf") -> bool:
+    """Whether ids come from elsewhere (FreeIPA through sssd); the files are then not read, see subuid(5)."""
+    try:
+        with open(settings) as file:
+            sources = [line.split()[1:] for line in file if line.startswith("subid:")]
+    except OSError:
+        return False
+    return any(words and words != ["files"] for words in sources)
+
+
+def _ranges_from_directory(name: str, kind: tuple[str, ...], path: str) -> tuple[IdRange, ...]:
+    """What `getsubids` prints: «0: ann 100000 65536»; nothing granted is an error to it."""
+    program = processes.find_program("getsubids", path=path)
+    if program is None:
+        return ()
+    argv = [program, *kind, name]
+    rows = [line.split() for line in processes.run_program(argv, env={}, timeout_s=30).stdout.decode().splitlines()]
+    return tuple(IdRange(start=int(row[-2]), count=int(row[-1])) for row in rows if len(row) == 4)
 
 
 def _require_one_thread() -> None:
