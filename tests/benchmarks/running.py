@@ -1,0 +1,107 @@
+"""`argosy run --rm IMAGE true` against bare runc on the same config.json, and against podman.
+
+The bundle for runc and crun is a ready folder with the image's files; its
+config.json is the one that `argosy run` wrote, seccomp profile included, with the
+root file system's path alone changed. Podman runs the same image with the host's
+network from a store of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from ..support.busybox import busybox_image
+from ..support.stores import load_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..support.images import RandomImage
+
+ROUNDS = 25
+
+
+def main(folder: Path, compare: Callable[..., dict], ratio: Callable[..., bool]) -> Iterator[bool]:
+    program = str(Path(sys.executable).parent / "argosy")
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "ARGOSY_ROOT": str(folder / "store"), "HOME": "/root"}
+    image = busybox_image(folder / "busybox")
+    load_image(folder / "store", image, "bench:1")
+    bundle = _bundle(folder, program, environment, image)
+    podman = _podman(folder, environment)
+    private = ("/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c")
+    without_unified = "mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified; exec "
+    sides = {
+        "argosy run --rm bench:1 true": (program, "run", "--rm", "bench:1", "true"),
+        "runc run (ready bundle, same config.json)": (
+            "/usr/sbin/runc",
+            "--root",
+            f"{folder}/runc",
+            "run",
+            "-b",
+            bundle,
+            "b",
+        ),
+        "crun run (the same, in a shell's namespace)": (
+            *private,
+            f"{without_unified}crun --root {folder}/crun run -b {bundle} b",
+        ),
+        "podman run --rm --network host bench:1 true": (*podman, "run", "--rm", "--network", "host", "bench:1", "true"),
+    }
+    print("Start of a container (ratios of wall time)")
+    figures = compare(sides, rounds=ROUNDS, environment=environment)
+    ours, runc, _, pods = (median(figure.wall) for figure in figures.values())
+    yield ratio("argosy run to bare runc run", ours, runc, 1.5)
+    yield ratio("argosy run to podman run", ours, pods, 0.5)
+
+
+def _bundle(folder: Path, program: str, environment: dict[str, str], image: RandomImage) -> str:
+    """The image's files in a folder, and config.json of a kept container with `true`."""
+    subprocess.run((program, "run", "--name", "reference", "bench:1", "true"), env=environment, check=True)
+    (written,) = (folder / "store/containers").glob("*/bundle/config.json")
+    config = json.loads(written.read_text())
+    bundle = folder / "bundle"
+    rootfs = bundle / "rootfs"
+    rootfs.mkdir(parents=True)
+    for tar in image.tars:
+        with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+            archive.extractall(rootfs, filter="fully_trusted")
+    config["root"]["path"] = str(rootfs)
+    config["annotations"] = {}
+    (bundle / "config.json").write_text(json.dumps(config))
+    return str(bundle)
+
+
+def _podman(folder: Path, environment: dict[str, str]) -> tuple[str, ...]:
+    """podman's command for a store of its own, with the image in it."""
+    program = shutil.which("podman")
+    if program is None:
+        sys.exit("bench: podman is missing; scripts/setup test installs it")
+    command = (
+        *(
+            program,
+            "--root",
+            f"{folder}/podman",
+            "--runroot",
+            f"{folder}/podman-run",
+            "--tmpdir",
+            f"{folder}/podman-tmp",
+        ),
+        *("--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", "runc"),
+    )
+    subprocess.run(
+        ("skopeo", "copy", "-q", f"oci:{folder}/busybox:latest", f"docker-archive:{folder}/busybox.tar:bench:1"),
+        env=environment,
+        check=True,
+    )
+    subprocess.run((*command, "load", "-q", "-i", f"{folder}/busybox.tar"), env=environment, check=True, stdout=2)
+    os.unlink(folder / "busybox.tar")
+    return command

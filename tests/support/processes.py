@@ -1,0 +1,15 @@
+"""Versions of the peers that a figure or a test was taken with."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+
+def version_line(program: str) -> str:
+    """«podman 4.3.1», or «podman is missing»."""
+    path = shutil.which(program)
+    if path is None:
+        return f"{program} is missing"
+    first = subprocess.run((path, "--version"), capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+    return f"{program} {first.split()[-1]}" if first else program

@@ -1,0 +1,62 @@
+"""Put an image of the tests into a store without a registry, and run the program on that store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from argosy.oci.config import ImageConfig
+from argosy.oci.reference import Reference
+from argosy.store.blobs import BlobStore
+from argosy.store.refs import RefStore, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .images import RandomImage
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def load_image(root: Path, image: RandomImage, *names: str) -> None:
+    """Blobs first, then each of *names*, as pull does."""
+    blobs, refs = BlobStore(root), RefStore(root)
+    for descriptor, raw in image.blobs():
+        blobs.put(raw, descriptor.media_type)
+    blobs.put(image.manifest.raw, image.descriptor.media_type)
+    config = ImageConfig.parse(image.layout.read(image.manifest.config.digest))
+    summary = Summary(
+        manifest=image.descriptor,
+        image_id=image.manifest.config.digest,
+        created=config.created,
+        size=sum(len(tar) for tar in image.tars),
+    )
+    for name in names:
+        refs.set(Reference.parse(name), image.descriptor, summary=summary)
+
+
+def argosy(
+    root: Path, *words: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None, timeout_s: float = 120
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the program in a child process on the store *root*; nothing is judged."""
+    return subprocess.run(
+        command(*words),
+        env=environment(root, environ),
+        input=stdin,
+        capture_output=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def command(*words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "argosy", *words)
+
+
+def environment(root: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment, with the store named and nothing of the user's own driver or login."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARGOSY_", "NVIDIA_", "DOCKER_"))}
+    return {**kept, "PYTHONPATH": str(SOURCE), "ARGOSY_ROOT": str(root), **(more or {})}
