@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -100,15 +100,19 @@ class Repository:
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
         """Stream a blob or manifest from byte *offset*; whole reads check size and digest at the end.
 
-        Lost connections are taken up again where they broke. With *offset* only the
-        size is checked: whoever holds the first part can check the digest.
+        Lost connections are taken up again where they broke.
 
         Raises NotFound (blob-unknown), Corrupt, Unauthorized, Unavailable.
         """
-        reader = BlobReader(descriptor, offset, partial(self._fetch, descriptor), self._session.transport)
+        stream = self.stream(descriptor, offset=offset)
         if offset:
-            return cast("BinaryIO", reader)
-        return cast("BinaryIO", VerifyingReader(cast("BinaryIO", reader), descriptor.digest, size=descriptor.size))
+            return stream
+        return cast("BinaryIO", VerifyingReader(stream, descriptor.digest, size=descriptor.size))
+
+    def stream(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
+        """As open, but checks the size only: for those who hash what they write (an ingest does)."""
+        fetch = partial(self._fetch, descriptor)
+        return cast("BinaryIO", BlobReader(descriptor, offset, fetch, self._session.transport))
 
     def has_blob(self, digest: Digest) -> bool:
         return self._has(f"blobs/{digest}", {}, self._pull)
@@ -120,15 +124,21 @@ class Repository:
         """Take over a blob from another repository of this registry; False when it must be sent."""
         return self._uploader.mount(digest, from_repository)
 
-    def push_blob(self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO]) -> bool:
-        """Make sure that the registry has a blob; False when it had it already.
+    def push_blob(
+        self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO], *, mount_from: str | None = None
+    ) -> Literal["present", "mounted", "sent"]:
+        """Make sure that the registry has a blob; says how it came there.
 
-        *open_stream* opens the bytes from the first on, once an attempt.
+        *open_stream* opens the bytes from the first on, once an attempt. *mount_from*
+        is another repository of the registry that may have it. Raises Unauthorized,
+        Unavailable, Corrupt, Exhausted (the registry takes none so large).
         """
         if self._has(f"blobs/{descriptor.digest}", {}, self._push):  # one token for the question and the upload
-            return False
+            return "present"
+        if mount_from is not None and self._uploader.mount(descriptor.digest, mount_from):
+            return "mounted"
         self._uploader.send(descriptor, open_stream)
-        return True
+        return "sent"
 
     def push_manifest(self, raw: bytes, media_type: str, name: str) -> Digest:
         """Put a manifest under *name*, a tag or its digest; everything that it names must be there already.

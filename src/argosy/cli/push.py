@@ -1,0 +1,63 @@
+"""argosy push: an image to a registry, with Docker's flags and lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidInput
+from ..oci.platform import Platform
+from ..oci.reference import Reference
+from . import output
+from .progress import reporter
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from .host import Host
+    from .parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    add = parser.add_argument
+    add("image", metavar="NAME[:TAG]", help="which image; its name says which registry")
+    add("-a", "--all-tags", action="store_true", help="push every tag that NAME has here")
+    add("--platform", metavar="OS/ARCH", help="push this platform's image alone, not the whole index")
+    add("--plain-http", action="store_true", help="speak plain http with any registry, not only loopback ones")
+    add("-q", "--quiet", action="store_true", help="print the image's name only")
+
+
+def main(args: Namespace, host: Host) -> int:
+    reference = Reference.parse(args.image)
+    references = _all_tags(args.image, reference, host) if args.all_tags else (reference,)
+    if not args.quiet:
+        output.write(f"The push refers to repository [{reference.name}]\n")
+    for each in references:
+        _push(each, args, host)
+    return 0
+
+
+def _push(reference: Reference, args: Namespace, host: Host) -> None:
+    from ..ops.push import push
+
+    with reporter(quiet=args.quiet, host=host, to_stdout=True) as progress:
+        pushed = push(
+            reference,
+            repository=host.repository(reference, plain_http=args.plain_http),
+            blobs=host.blobs,
+            refs=host.refs,
+            platform=Platform.parse(args.platform) if args.platform else None,
+            progress=progress,
+        )
+    if args.quiet:
+        output.write(f"{reference}\n")
+    else:
+        output.write(f"{pushed.name}: digest: {pushed.descriptor.digest} size: {pushed.descriptor.size}\n")
+
+
+def _all_tags(text: str, reference: Reference, host: Host) -> tuple[Reference, ...]:
+    if ":" in text.rpartition("/")[2] or "@" in text:
+        raise InvalidInput("--all-tags takes a name without a tag", code="usage", context=f"given was {text!r}")
+    found = [record.reference for record in host.refs.list() if record.reference.name == reference.name]
+    if not found:
+        host.refs.get(reference)  # raises, and suggests
+    return tuple(name for name in found if name.tag is not None)

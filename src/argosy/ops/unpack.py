@@ -1,0 +1,91 @@
+"""Layers that are here as blobs become snapshots: decompressed and applied, several at once.
+
+Used by pull while its layers arrive, and by run for images that came without
+(loaded, built elsewhere, snapshots deleted). A snapshot is a cache of a blob.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from ..errors import Corrupt
+from ..layer.compression import decompressed
+from .parallel import in_parallel
+from .progress import Advanced, Finished, Started, silent
+
+if TYPE_CHECKING:
+    from ..oci.digest import Digest
+    from ..oci.image import Image, Layer
+    from ..snapshots import Snapshotter
+    from ..store.blobs import BlobStore
+    from .parallel import Check
+    from .progress import Progress
+
+
+def ensure_layers(image: Image, *, snapshotter: Snapshotter, blobs: BlobStore, progress: Progress = silent) -> None:
+    """Make sure that every layer of *image* has its snapshot. Idempotent; costs one look a layer when all have.
+
+    Raises NotFound (blob-unknown), Corrupt (digests, archive), Exhausted.
+    """
+    layers = {layer.diff_id: layer for layer in image.layers if not snapshotter.has(layer.diff_id)}
+    largest_first = sorted(layers.values(), key=lambda layer: -layer.descriptor.size)
+
+    def work(layer: Layer, check: Check) -> None:
+        ensure_layer(layer, snapshotter=snapshotter, blobs=blobs, progress=progress, check=check)
+        progress(Finished(layer.descriptor.digest.short, "Extracted"))
+
+    in_parallel(work, largest_first)
+
+
+def ensure_layer(
+    layer: Layer,
+    *,
+    snapshotter: Snapshotter,
+    blobs: BlobStore,
+    progress: Progress = silent,
+    check: Check = lambda: None,
+) -> None:
+    """As ensure_layers, for one layer. Raises Corrupt that names blob and diff-id when they do not fit."""
+    if snapshotter.has(layer.diff_id):
+        return
+    descriptor = layer.descriptor
+    progress(Started(descriptor.digest.short, descriptor.size, "Extracting"))
+    with _Observed(blobs.open(descriptor), descriptor.digest.short, progress, check) as blob:
+        try:
+            snapshotter.apply(layer.diff_id, decompressed(cast("BinaryIO", blob)))
+        except Corrupt as error:
+            raise _named(error, descriptor.digest) from error
+
+
+class _Observed:
+    """A stream that tells of its progress, and ends when it is told to."""
+
+    def __init__(self, stream: BinaryIO, name: str, progress: Progress, check: Check) -> None:
+        self._stream = stream
+        self._name = name
+        self._progress = progress
+        self._check = check
+
+    def read(self, count: int = -1) -> bytes:
+        self._check()
+        data = self._stream.read(count)
+        if data:
+            self._progress(Advanced(self._name, len(data)))
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> _Observed:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _named(error: Corrupt, digest: Digest) -> Corrupt:
+    """Which layer it was: the archive's reader knows only its own stream."""
+    if digest in error.message or digest in error.context:
+        return error
+    context = f"{error.message}: {error.context}" if error.context else error.message
+    return Corrupt(f"layer {digest} cannot be unpacked", code=error.code, context=context, hint=error.hint)
