@@ -218,6 +218,22 @@ def test_what_the_file_system_said_is_part_of_the_error(tmp_path: Path) -> None:
     assert _as_root(refused) == (True, "mount-failed", "overlay: Unknown parameter 'no_such_option'")
 
 
+def test_a_file_system_that_cannot_hold_erofs_images_is_named(tmp_path: Path) -> None:
+    def refused() -> object:
+        Tmpfs(target=str(tmp_path)).execute()
+        (tmp_path / "target").mkdir()
+        (tmp_path / "index").write_bytes(features._empty_erofs())
+        (tmp_path / "device").write_bytes(bytes(512))
+        devices = (str(tmp_path / "device"),)
+        try:
+            Erofs(index=str(tmp_path / "index"), devices=devices, target=str(tmp_path / "target")).execute()
+        except Error as error:
+            return error.code
+        return "mounted"
+
+    assert _as_root(refused) == "no-mounts-from-files"
+
+
 def test_mounts_die_with_the_process_and_the_host_never_sees_them(tmp_path: Path) -> None:
     before = mounts.mount_points()
     target = tmp_path / "with blank\\and\\040"

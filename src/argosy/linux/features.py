@@ -126,7 +126,10 @@ def _probed(scratch: str, path: str) -> HostFeatures:
             lambda: _try_overlay(scratch, "b", True), "Linux 5.11 or later"
         ),
         overlay_layerwise=inside.tried(lambda: _try_layerwise(scratch), "Linux 6.8 or later"),
-        erofs_file=inside.tried(lambda: _try_erofs(scratch), "Linux 6.12 or later with EROFS, as root"),
+        erofs_file=inside.tried(
+            lambda: _try_erofs(scratch),
+            "Linux 6.12 or later with EROFS, as root, and the store on a disk (tmpfs cannot)",
+        ),
         idmapped_mounts=_tried(lambda: _try_idmapped(scratch), "Linux 5.12 or later, as root"),
         openat2=_tried(_try_openat2, "Linux 5.6 or later, and a seccomp filter that knows openat2"),
     )

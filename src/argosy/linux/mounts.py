@@ -380,6 +380,13 @@ def _failed(action: str, error: OSError) -> Exception:
             context=context,
             hint="modprobe the module named above",
         )
+    if number == errno.ENOTBLK:
+        return Unsupported(
+            "this file system cannot hold images that are mounted from files",
+            code="no-mounts-from-files",
+            context=context,
+            hint="place the store on a disk file system with --root (tmpfs cannot); Linux 6.12 or later",
+        )
     if number in (errno.ENOENT, errno.ENOTDIR):
         missing = os.fsdecode(error.filename or "")
         message = f"cannot mount, {missing} does not exist" if missing else "cannot mount, a folder is missing"

@@ -345,6 +345,8 @@ def _help(pid: int, mapping: UserMapping, path: str, inside_r: int, answer_w: in
                 _run_mapper(name, pid, entries, path)
     except Error as error:
         os.write(answer_w, f"{error.message}\n{error.context}".encode()[:4000])
+    except BaseException as error:  # in a forked child there is nobody above us to tell
+        os.write(answer_w, repr(error).encode()[:4000])
     finally:
         os._exit(0)
 
