@@ -47,7 +47,6 @@ def needed(refs: RefStore, containers: ContainerStore, blobs: BlobStore) -> Reac
 def free(
     candidates: Reached,
     *,
-    not_after_ns: int,
     refs: RefStore,
     containers: ContainerStore,
     blobs: BlobStore,
@@ -55,8 +54,8 @@ def free(
 ) -> Freed:
     """Remove at once what of *candidates* nothing needs any more.
 
-    The names are gone already. Blobs that somebody touched after *not_after_ns* stay
-    for a later prune (gc.free). While another image is damaged nothing is freed,
+    The names are gone already. Blobs that somebody is at work with stay for a later
+    prune. While another image is damaged nothing is freed,
     because what it needs is unknown; `check --repair` comes first.
     """
     try:
@@ -64,7 +63,7 @@ def free(
     except Corrupt:
         return Freed()
     layers, layer_bytes = _remove_layers(loose.diff_ids, snapshotter)
-    swept = gc.free(blobs, loose.blobs, not_after_ns=not_after_ns)
+    swept = gc.remove(blobs, loose.blobs)
     return Freed(blobs=swept.blobs, layers=layers, size=layer_bytes + swept.size)
 
 

@@ -56,7 +56,6 @@ def rmi(
     if not force:
         _refuse_if_used(name, removing, left, users)
     candidates = _content(removing, blobs)
-    not_after_ns = max((refs.set_time_ns(record.reference) or 0 for record in removing), default=0)
     for record in removing:
         refs.delete(record.reference)
     untagged = _untagged(removing, left)
@@ -64,7 +63,6 @@ def rmi(
         return Removed(untagged=untagged, deleted=(), size=0)
     freed = prune.free(
         candidates,
-        not_after_ns=not_after_ns,
         refs=refs,
         containers=containers,
         blobs=blobs,

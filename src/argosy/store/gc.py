@@ -1,20 +1,23 @@
 """What is still needed, and the removal of the rest.
 
-`reachable` is pure over a ContentSource; `sweep` and `free` delete. Why deleting is
-safe while others pull, build and tag, without stopping them:
+`reachable` is pure over a ContentSource; `sweep` deletes. A blob's time tells whether
+somebody is at work with it: writing and claiming set it to now, `publish` sets it
+back to SETTLED_NS once a name leads to the blob. Why deleting is safe while others pull, build
+and tag, without stopping them:
 
-1.  Content comes before its name. Whoever makes an image writes or claims each blob
-    (both set its time to now), children first, and publishes the reference last.
-2.  `sweep` reads the references first, then deletes what they do not reach and what is
-    older than the grace period. A blob that a later reference needs was written or
-    claimed by the maker of that reference, so it is young, unless making took longer than the grace
-    period. For that case `publish` claims everything once more, immediately before it
-    names it, and fails cleanly when something has gone.
+1.  Content comes before its name. Whoever makes an image writes or claims each blob,
+    children first, and publishes the reference last.
+2.  `sweep` is given what the references reach, and deletes what is neither reached nor
+    young. A blob that only a later reference needs has been written or claimed by the
+    maker of that reference, so it is young; unless making took longer than the grace
+    period, or another maker settled the blob and its name was removed again meanwhile. For these cases
+    `publish` claims everything once more immediately before it sets the name, and fails cleanly
+    when something has gone.
 3.  A claim between sweep's look at the time and its unlink would be lost. So claims and
     names are set under a shared lock (`BlobStore.publishing`) and deletions happen
     under the exclusive one (`collecting`), each held for milliseconds. Readers take neither.
-4.  A sweep that dies has removed unreachable blobs only. A maker that dies leaves young blobs and parts
-    without a name, which a later sweep takes.
+4.  A sweep that dies has removed unneeded blobs only. A maker that dies leaves young blobs
+    and parts without a name, which a sweep takes when the grace period is over.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from .records import Container
     from .refs import RefRecord, RefStore, Summary
 
+SETTLED_NS = 10**9  # 1970-01-01T00:00:01Z: older than any work in progress
 GRACE_S = 24 * 3600.0  # seconds; longer than any pull that a person waits for
 
 
@@ -120,10 +125,11 @@ def publish(
     blobs: BlobStore,
     refs: RefStore,
 ) -> RefRecord:
-    """Name an image after making sure that all of *needs* (its own manifest included) is here and stays.
+    """Name an image after making sure that all of *needs* (its own manifest included) is here; its maker's work ends.
 
     Raises Unavailable (content-collected) when something has been removed since it was fetched; no name is set then.
     """
+    needs = tuple(needs)
     with blobs.publishing():
         for needed in needs:
             if not blobs.claim(needed):
@@ -133,32 +139,33 @@ def publish(
                     context=f"blob {needed.digest} is gone from {blobs.root}",
                     hint="do it again; what is still there is not transferred twice",
                 )
-        return refs.set(reference, descriptor, summary=summary)
+        record = refs.set(reference, descriptor, summary=summary)
+        settle(needs, blobs=blobs)
+    return record
+
+
+def settle(needs: Iterable[Descriptor], *, blobs: BlobStore) -> None:
+    """Say that the work with these blobs is done: from now on only a name or a container keeps them."""
+    for needed in needs:
+        with suppress(FileNotFoundError):
+            os.utime(blobs.path(needed.digest), ns=(SETTLED_NS, SETTLED_NS))
 
 
 def sweep(blobs: BlobStore, keep: Reached, *, grace_s: float = GRACE_S) -> Swept:
     """Remove every blob and part that *keep* does not hold and nobody touched for *grace_s* seconds.
 
-    *keep* must have been found after the last reference that this process set. Safe beside others, see above.
+    Safe beside others, see above.
     """
-    latest = time.time_ns() - int(grace_s * 1e9)
-    swept = _remove(blobs, (digest for digest in blobs.walk() if digest not in keep.blobs), latest)
-    parts, size = _remove_parts(blobs, latest)
+    latest_ns = _before(grace_s)
+    swept = remove(blobs, (digest for digest in blobs.walk() if digest not in keep.blobs), grace_s=grace_s)
+    parts, size = _remove_parts(blobs, latest_ns)
     return Swept(blobs=swept.blobs, parts=parts, size=swept.size + size)
 
 
-def free(blobs: BlobStore, unneeded: Iterable[Digest], *, not_after_ns: int) -> Swept:
-    """Remove blobs of an image that has just lost its name, at once.
-
-    Those that somebody wrote or claimed after *not_after_ns* (when the name was set)
-    belong to work in progress and are left to a later sweep.
-    """
-    return _remove(blobs, unneeded, not_after_ns)
-
-
-def _remove(blobs: BlobStore, candidates: Iterable[Digest], latest_ns: int) -> Swept:
-    removed, size = [], 0
-    for digest in candidates:
+def remove(blobs: BlobStore, unneeded: Iterable[Digest], *, grace_s: float = GRACE_S) -> Swept:
+    """Remove those of *unneeded*, which no name reaches, that nobody is at work with."""
+    removed, size, latest_ns = [], 0, _before(grace_s)
+    for digest in unneeded:
         with blobs.collecting():
             try:
                 if os.stat(blobs.path(digest)).st_mtime_ns > latest_ns:
@@ -170,10 +177,14 @@ def _remove(blobs: BlobStore, candidates: Iterable[Digest], latest_ns: int) -> S
     return Swept(blobs=tuple(sorted(removed)), size=size)
 
 
+def _before(grace_s: float) -> int:
+    return time.time_ns() - int(grace_s * 1e9)
+
+
 def _remove_parts(blobs: BlobStore, latest_ns: int) -> tuple[int, int]:
     """(how many, bytes) of the parts that nobody writes and nobody came back for."""
     count = size = 0
-    for path in parts(blobs):
+    for path in unfinished(blobs):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -191,7 +202,7 @@ def _remove_parts(blobs: BlobStore, latest_ns: int) -> tuple[int, int]:
     return count, size
 
 
-def parts(blobs: BlobStore) -> list[str]:
+def unfinished(blobs: BlobStore) -> list[str]:
     """Paths of what is, or was, being written; sorted."""
     folder = os.path.join(blobs.root, "ingest")
     try:

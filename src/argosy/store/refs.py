@@ -167,13 +167,6 @@ class RefStore:
                 found.append((name, f"it holds the record of {record.reference}"))
         return tuple(sorted(found))
 
-    def set_time_ns(self, reference: Reference) -> int | None:
-        """When the name was set, by the clock of the file system that holds the blobs; None when unknown."""
-        try:
-            return os.stat(os.path.join(self._folder, file_name(reference))).st_mtime_ns
-        except FileNotFoundError:
-            return None
-
     def discard(self, name: str) -> None:
         """Remove a damaged record. Raises InvalidInput for what is no file name."""
         if "/" in name or not name.endswith(SUFFIX):
