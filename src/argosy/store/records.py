@@ -188,6 +188,16 @@ class ContainerStore:
         if record is not None:
             self._release(record)
 
+    def set_aside(self, container_id: str) -> Path:
+        """Take a damaged container out of all lists without removing what its user wrote; gives the new place."""
+        from ..linux.files import reporting
+
+        folder = self._path(container_id)
+        target = f"{folder}.damaged"
+        with reporting("set aside", folder):
+            os.rename(folder, target)
+        return Path(target)
+
     def damaged(self) -> tuple[tuple[str, str], ...]:
         """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""
         from ..linux.files import locked
