@@ -102,7 +102,7 @@ def _find_verb(argv: list[str]) -> tuple[str, list[str]]:
         return verb, ["--help"]
     if name in commands.GROUPS and rest and rest[0] in commands.GROUPS[name]:
         return commands.GROUPS[name][rest[0]], rest[1:]
-    if name in commands.VERBS:
+    if name in commands.VERBS or name in commands.HIDDEN:
         return name, rest
     raise _unknown_verb(name, rest)
 
@@ -138,7 +138,8 @@ def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[
 
 def load(verb: str) -> Verb:
     """The module of *verb*, imported."""
-    module: Verb = __import__(f"{__name__}.{commands.VERBS[verb]}", fromlist=("main",))
+    name = commands.HIDDEN.get(verb) or commands.VERBS[verb]
+    module: Verb = __import__(f"{__name__}.{name}", fromlist=("main",))
     return module
 
 

@@ -42,6 +42,9 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
 #: {verb: module in argosy.cli}
 VERBS: dict[str, str] = {verb: module for rows in SECTIONS.values() for verb, module, _ in rows}
 
+#: Verbs that no person types.
+HIDDEN: dict[str, str] = {"__complete": "complete"}
+
 #: {Docker's management command: {its subcommand: our verb}}, so that both spellings work.
 GROUPS: dict[str, dict[str, str]] = {
     "container": {
@@ -96,5 +99,5 @@ def help_text() -> str:
 
 
 def help_line(verb: str) -> str:
-    """The one line of help of *verb*."""
-    return next(line for rows in SECTIONS.values() for name, _, line in rows if name == verb)
+    """The one line of help of *verb*; empty for a hidden one."""
+    return next((line for rows in SECTIONS.values() for name, _, line in rows if name == verb), "")

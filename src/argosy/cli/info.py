@@ -1,0 +1,88 @@
+"""argosy info: the store, the runtime, the kernel features in use, the driver."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Error
+from ..ops import info as ops
+from . import output
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+
+    from .host import Host
+    from .parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template")
+
+
+def main(args: Namespace, host: Host) -> int:
+    facts = gather(host)
+    output.document(facts, args.format, "".join(f"{line}\n" for line in _lines(facts)))
+    return 0
+
+
+def gather(host: Host) -> ops.Facts:
+    """Everything, under the names that Docker has where Docker has it."""
+    from .. import __version__
+    from ..store.listing import read_listing
+
+    host.containers  # noqa: B018 (checks the store's version before anything is said about it)
+    store = ops.describe_store(host.root, read_listing(host.root), host.containers.list(), snapshots=_snapshots(host))
+    machine = ops.describe_machine()
+    return {
+        "ServerVersion": __version__,
+        **store,
+        "Driver": store["Snapshots"],
+        "DockerRootDir": store["Root"],
+        "Rootless": host.rootless,
+        "Runtime": ops.describe_runtime(lambda: host.runtime),
+        "CgroupVersion": host.features.cgroup,
+        "Features": ops.describe_features(host.features),
+        "GPU": ops.describe_driver(lambda: host.driver_roots),
+        **machine,
+    }
+
+
+def _snapshots(host: Host) -> str:
+    try:
+        return host.snapshotter.kind
+    except Error as error:
+        return f"none: {error.message}"
+
+
+def _lines(facts: ops.Facts) -> Iterator[str]:
+    runtime, gpu = facts["Runtime"], facts["GPU"]
+    yield f"argosy {facts['ServerVersion']}"
+    yield f" Store: {facts['Root']}"
+    yield f"  Images: {facts['Images']} under {facts['Names']} names"
+    running = facts["ContainersRunning"]
+    yield f"  Containers: {facts['Containers']} ({running} running, {facts['ContainersStopped']} not)"
+    yield f"  Snapshots: {facts['Snapshots']}"
+    yield (
+        f" Runtime: {runtime['Version']} ({runtime['Path']})" if runtime["Path"] else f" Runtime: {runtime['Problem']}"
+    )
+    if runtime["Path"]:
+        yield f"  Cgroups: {facts['CgroupVersion']}, {runtime['CgroupManager']}"
+    yield f" Root: {'not needed, this user works in a user namespace' if facts['Rootless'] else 'yes'}"
+    yield " Kernel features:"
+    for name, feature in facts["Features"].items():
+        yield f"  {name.replace('_', ' ') + ':':<20}{_yes_or_why(feature)}"
+    yield f" NVIDIA driver: {gpu['Driver'] or gpu['Problem']}" + (
+        f" (looked under {gpu['Root']})" if gpu["Root"] else ""
+    )
+    for device in gpu["GPUs"]:
+        yield f"  GPU {device['Index']}: {device['Name'] or 'NVIDIA GPU'} {device['UUID']}".rstrip()
+    yield f" Kernel: {facts['KernelVersion']}"
+    yield f" System: {facts['OperatingSystem']} ({facts['Architecture']}), host {facts['Name']}"
+    yield f" CPUs: {facts['NCPU']}, memory: {facts['MemTotal'] / 2**30:.4g}GiB"
+
+
+def _yes_or_why(feature: ops.Facts) -> str:
+    if feature["Available"]:
+        return f"yes ({feature['Reason']})" if feature["Reason"] else "yes"
+    return "no" + (f": {feature['Reason']}" if feature["Reason"] else "")
