@@ -85,7 +85,7 @@ class GpuRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Raises NotFound (codes "gpu-unknown", "not-enough-gpus"; the context lists what
         there is), InvalidInput ("gpu-ambiguous"), Unsupported ("mig-unsupported").
         """
-        if self.count == ALL:
+        if self.count == ALL or "all" in self.ids:
             return tuple(gpus)
         if self.count > len(gpus):
             raise NotFound(
@@ -116,7 +116,7 @@ def parse_capabilities(text: str | None) -> tuple[str, ...]:
             f"unknown driver capability {unknown[0]!r}",
             code="capability-unknown",
             context=f"capabilities are {', '.join(CAPABILITIES)} and all",
-            hint="set NVIDIA_DRIVER_CAPABILITIES with -e, or name them in --gpus 'all,\"capabilities=utility,compute\"'",
+            hint="set NVIDIA_DRIVER_CAPABILITIES by -e, or name them in --gpus 'all,\"capabilities=utility,compute\"'",
         )
     return tuple(word for word in CAPABILITIES if word in words)
 
