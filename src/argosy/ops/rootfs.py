@@ -9,7 +9,7 @@ writable layer holds the container's own changes and nothing else.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,19 +48,19 @@ def image_view(
     merged.mkdir(exist_ok=True)
     layers.mkdir(exist_ok=True)
     mounts.Tmpfs(target=str(layers)).execute()
-    steps, lowers = snapshotter.lowers(diff_ids, layers)
-    for step in steps:
-        step.execute()
-    empty = layers / "empty"  # overlay wants two lowers when nothing is writable (before Linux 6.5)
-    empty.mkdir()
-    names = tuple(str(lower) for lower in lowers)
-    mounts.Overlay(lowers=(*names, str(empty)), target=str(merged), userxattr=userxattr).execute()
-    root_fd = paths.open_root(merged)
-    mounts.unmount(str(merged))  # lazily: the descriptor keeps it for as long as it is open
-    try:
+    with ExitStack() as stack:
+        stack.callback(mounts.unmount, str(layers))
+        steps, lowers = snapshotter.lowers(diff_ids, layers)
+        for step in steps:
+            step.execute()
+        empty = layers / "empty"  # overlay wants two lowers when nothing is writable (before Linux 6.5)
+        empty.mkdir()
+        names = tuple(str(lower) for lower in lowers)
+        mounts.Overlay(lowers=(*names, str(empty)), target=str(merged), userxattr=userxattr).execute()
+        root_fd = paths.open_root(merged)
+        stack.callback(os.close, root_fd)
+        mounts.unmount(str(merged))  # lazily: the descriptor keeps it for as long as it is open
         yield root_fd, names or (str(empty),)
-    finally:
-        os.close(root_fd)
 
 
 @contextmanager
@@ -105,7 +105,6 @@ def mounted(
         finally:
             os.close(root_fd)
             mounts.unmount(str(merged))
-            mounts.unmount(str(folder / "layers"))
 
 
 def _like_root_of_image(image_fd: int, folder: Path) -> None:
