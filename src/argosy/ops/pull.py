@@ -200,10 +200,11 @@ class _Pull:
             name = name.with_digest(name.digest)
         before, descriptor = refs.find_exact(name), documents[0].descriptor
         is_new = before is None or before.descriptor != descriptor or before.summary != summary
-        if before is not None and not is_new:
-            return Pulled(record=before, is_new=False)
         needs = [document.descriptor for document in documents]
         needs += [child for document in documents for child in _blobs_of(document)]
+        if before is not None and not is_new:
+            gc.settle(needs, blobs=self._blobs)
+            return Pulled(record=before, is_new=False)
         record = gc.publish(name, descriptor, summary=summary, needs=needs, blobs=self._blobs, refs=refs)
         return Pulled(record=record, is_new=is_new)
 
