@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from argosy.oci.config import ImageConfig
 from argosy.oci.reference import Reference
+from argosy.store import gc
 from argosy.store.blobs import BlobStore
 from argosy.store.refs import RefStore, Summary
 
@@ -34,8 +35,9 @@ def load_image(root: Path, image: RandomImage, *names: str) -> None:
         created=config.created,
         size=sum(len(tar) for tar in image.tars),
     )
+    needs = (*image.manifest.children(), image.descriptor)
     for name in names:
-        refs.set(Reference.parse(name), image.descriptor, summary=summary)
+        gc.publish(Reference.parse(name), image.descriptor, summary=summary, needs=needs, blobs=blobs, refs=refs)
 
 
 def argosy(
