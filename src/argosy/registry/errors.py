@@ -38,10 +38,12 @@ KINDS: dict[type[errors.Error], tuple[str, int]] = {
 CODES: dict[str, tuple[str, int]] = {
     "blob-unknown": ("BLOB_UNKNOWN", 404),
     "content-unknown": ("MANIFEST_BLOB_UNKNOWN", 404),  # status: «Endpoints», end-7; the CNCF registry says 400
+    "content-lost": ("UNKNOWN", 500),
     "digest-invalid": ("DIGEST_INVALID", 400),
     "digest-mismatch": ("DIGEST_INVALID", 400),
     "digest-unsupported": ("DIGEST_INVALID", 400),
     "endpoint-unknown": ("UNSUPPORTED", 404),
+    "internal": ("UNKNOWN", 500),
     "manifest-rejected": ("MANIFEST_INVALID", 400),
     "manifest-too-large": ("SIZE_INVALID", 413),
     "manifest-unknown": ("MANIFEST_UNKNOWN", 404),

@@ -5,6 +5,7 @@ Source: distribution-spec 1.1 «Pushing Manifests», «Pulling manifests».
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import Corrupt, InvalidInput, NotFound
@@ -171,7 +172,17 @@ def _read(repository: Repository, reference: str) -> tuple[Descriptor, bytes]:
     descriptor = repository.manifest(digest) if digest is not None else repository.tag(tags[0])
     if descriptor is None:
         raise _unknown(repository, reference)
-    return descriptor, read_blob(descriptor, repository.blobs, limit=MANIFEST_LIMIT)
+    return descriptor, _content(repository, descriptor)
+
+
+def _content(repository: Repository, descriptor: Descriptor) -> bytes:
+    """The bytes of a manifest that is linked here. Raises Corrupt, also when they are gone."""
+    try:
+        return read_blob(descriptor, repository.blobs, limit=MANIFEST_LIMIT)
+    except NotFound as error:
+        raise Corrupt(
+            f"manifest {descriptor.digest} of {repository.name!r} is lost", code="content-lost", context=error.context
+        ) from error
 
 
 def _delete_tag(repository: Repository, tag: str) -> None:
@@ -190,9 +201,10 @@ def _delete_manifest(repository: Repository, digest: Digest) -> None:
             named = repository.tag(tag)
             if named is not None and named.digest == digest:
                 repository.delete_tag(tag)
-        document = documents.parse(read_blob(descriptor, repository.blobs, limit=MANIFEST_LIMIT), descriptor.media_type)
-        if document.subject is not None:
-            repository.remove_referrer(document.subject.digest, digest)
+        with suppress(Corrupt):  # damaged or lost: all the more reason to delete it
+            subject = documents.parse(_content(repository, descriptor), descriptor.media_type).subject
+            if subject is not None:
+                repository.remove_referrer(subject.digest, digest)
         repository.unlink_manifest(digest)
 
 
