@@ -152,8 +152,10 @@ class Transport:
     def close(self) -> None:
         """Close the idle connections."""
         with self._lock:
-            for pool in self._pools.values():
-                pool.clear()
+            for manager in self._pools.values():
+                for host in manager.pools.keys():  # noqa: SIM118  # it cannot be iterated over
+                    manager.pools[host].close()  # clear() alone leaves that to the garbage collector
+                manager.clear()
             self._pools.clear()
 
     def _send_patiently(self, request: HttpRequest) -> HttpResponse:
