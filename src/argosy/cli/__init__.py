@@ -7,6 +7,7 @@ Only this module ends the process, and only here is every exception caught.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -16,7 +17,7 @@ from . import commands
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import NoReturn, Protocol
+    from typing import NoReturn, Protocol, TextIO
 
     from .host import Host
     from .parser import Parser
@@ -45,8 +46,20 @@ _GLOBALS = {
 
 
 def entry() -> NoReturn:
-    """What `argosy` and `python -m argosy` call."""
-    sys.exit(main(sys.argv[1:]))
+    """What `argosy` and `python -m argosy` call.
+
+    Two savings that only a whole process may make; `ps` on two Zen 4 cores, Python
+    3.11, processor time: no garbage collection while modules load (51 → 49.5 ms), and
+    leaving without tearing the interpreter down (6.5 ms less). By then everything is
+    written and every thread joined. --debug leaves the usual way, for profilers.
+    """
+    gc.disable()
+    status = main(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+    if {"--debug", "-D"}.isdisjoint(sys.argv):
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
@@ -64,7 +77,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
         verb, rest = _find_verb(rest)
         failed = 125 if verb in commands.BEFORE_START else 1
         status = _run(verb, rest, settings, environ)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -72,7 +86,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
         _silence_stdout()
         return BROKEN_PIPE
     except Exception as error:
-        return _report(error, failed, debug="debug" in settings)
+        status = _report(error, failed, debug="debug" in settings)
+        _flush(sys.stdout)
+        return status
 
 
 def _read_globals(argv: list[str], settings: dict[str, str]) -> list[str]:
@@ -123,17 +139,35 @@ def _unknown_verb(name: str, rest: list[str]) -> errors.Error:
 
 
 def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[str, str] | None) -> int:
+    hidden = _hide_typing_extensions()
     from .host import Host
     from .parser import Finished, Parser
 
     module = load(verb)
+    if hidden:
+        del sys.modules["typing_extensions"]
     parser = Parser(prog=f"argosy {verb}", description=commands.help_line(verb))
     module.add_arguments(parser)
     try:
         args = parser.parse_args(argv)
     except Finished as finished:
         return finished.status
+    if not gc.isenabled():  # entry() turned it off
+        gc.freeze()
+        gc.enable()
     return module.main(args, Host(settings, environ))
+
+
+def _hide_typing_extensions() -> bool:
+    """Keep msgspec from importing typing_extensions where it happens to be installed: 8 ms, and `inspect` with it.
+
+    msgspec 0.22 takes from there what typing has had since 3.11. Only while a verb's
+    own modules load; whoever needs it later finds it.
+    """
+    if "typing_extensions" in sys.modules or "msgspec" in sys.modules:
+        return False
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # how Python spells «not there»
+    return True
 
 
 def load(verb: str) -> Verb:
@@ -144,13 +178,22 @@ def load(verb: str) -> Verb:
 
 
 def _print(text: str) -> int:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
     return 0
 
 
+def _flush(stream: TextIO | None) -> None:
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        _silence_stdout()
+
+
 def _silence_stdout() -> None:
-    """The reader is gone: let the interpreter's last flush go nowhere, without a word."""
+    """Nobody reads any more, or the disk is full: let the last flush go nowhere, without a word."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

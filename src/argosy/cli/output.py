@@ -102,9 +102,18 @@ def aligned(lines: Iterable[str]) -> str:
 
 
 def write(text: str) -> None:
-    """To stdout, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """To stdout, at once. Raises BrokenPipeError as it is, other faults as Errors."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from ..linux.files import translate
+
+        raise translate(error, "write to", "the standard output") from error
 
 
 def json_line(value: object) -> str:
