@@ -22,6 +22,7 @@ ALLOWED_SKIPS = {
     "needs root": "run `make test` as root",
     "needs an ordinary user": "run `make test` as an ordinary user",
     "no subordinate ids": "usermod --add-subuids 100000-165535 USER, on a machine where that is fine",
+    "no peer client": "apt-get install skopeo podman buildah",
     "this kernel": "a newer kernel (6.12 mounts EROFS from a file)",
 }
 

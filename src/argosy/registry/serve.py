@@ -143,6 +143,7 @@ def _work(root: Path, listening: socket.socket, ready: Callable[[], None]) -> No
         lifespan="on",
         access_log=False,
         log_config=None,
+        log_level="error",  # its warnings tell of every client that tries TLS first
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
@@ -288,6 +289,6 @@ def _require_uvicorn() -> None:
 
 
 def _log_to_stderr(access_log: bool) -> None:
-    """Faults always, one line a request on demand; uvicorn's own talk only from warnings up."""
+    """Faults always, one line a request on demand; uvicorn's own talk only when it is one."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     _log.setLevel(logging.INFO if access_log else logging.WARNING)
