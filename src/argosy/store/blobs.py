@@ -304,9 +304,7 @@ class Ingest:
 
     def _is_there(self, expected: Descriptor) -> bool:
         if self._store.claim(expected):
-            self.complete = True
-            if self._fd is None:
-                self.offset = expected.size
+            self.complete, self.offset = True, expected.size
         return self.complete
 
     def _open_private(self) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 UNTAGGED = "<none>"
 FORMAT = "argosy refs 1"
+END = "end"
 #: Folder times may be this coarse (FAT 2 s, NFS version 2 and ext3 1 s, Linux otherwise 10 ms).
 COARSEST_NS = 2 * 10**9
 
@@ -163,7 +164,7 @@ def _cached(path: str, stamp: str) -> list[Row] | None:
         with open(path, "rb", buffering=0) as file:
             text = file.read().decode()
         head, *lines, end = text.split("\n")
-        if head != stamp or end or "\0" in text:
+        if head != stamp or end != END or "\0" in text:
             return None
         return [Row(*line.split("\t")) for line in lines]
     except (OSError, ValueError, TypeError):  # absent, unreadable, cut or of another version: make it again
@@ -213,8 +214,8 @@ def _file_time_ns(path: str) -> int | None:
 
 
 def _keep(aside: str, path: str, stamp: str, rows: list[Row]) -> None:
-    """Best effort and not synced: what a power cut leaves is read as no cache (no last line end, or zeros)."""
-    text = "\n".join((stamp, *(row.line() for row in rows), ""))
+    """Best effort and not synced: what a power cut leaves is read as no cache (no END, or zeros)."""
+    text = "\n".join((stamp, *(row.line() for row in rows), END))
     try:
         with open(aside, "wb") as file:
             file.write(text.encode())

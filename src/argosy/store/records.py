@@ -260,10 +260,12 @@ class ContainerStore:
 
     def _holder(self, name: str) -> str:
         """Id of the container that has the name, else empty."""
+        if not is_name(name):
+            return ""
         try:
             with open(os.path.join(self._names, name), "rb", buffering=0) as file:
                 text = file.read(65).decode(errors="replace")
-        except OSError:  # no such name, or none that a file can have
+        except OSError:
             return ""
         return text if _is_id(text) else ""
 

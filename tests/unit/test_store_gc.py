@@ -1,0 +1,177 @@
+"""What is reachable, and what a sweep may take while others are at work."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from argosy.errors import Corrupt, Unavailable
+from argosy.oci.descriptor import OCI_INDEX, Descriptor
+from argosy.oci.image import Image
+from argosy.oci.manifest import encode_index
+from argosy.oci.reference import Reference
+from argosy.store import gc
+from argosy.store.blobs import BlobStore
+from argosy.store.refs import RefStore, Summary
+from support.images import random_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.images import RandomImage
+
+DAY_S = 24 * 3600
+
+
+class Shop:
+    """A store and images to put into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.blobs = BlobStore(folder / "store")
+        self.refs = RefStore(folder / "store")
+
+    def image(self, seed: int) -> RandomImage:
+        return random_image(self.folder / f"image{seed}", seed=seed, size=300)
+
+    def fetch(self, image: RandomImage) -> None:
+        for descriptor, raw in image.blobs():
+            self.blobs.put(raw, descriptor.media_type)
+        self.blobs.put(image.manifest.raw, image.descriptor.media_type)
+
+    def publish(self, image: RandomImage, name: str) -> None:
+        config = Image(image.descriptor, self.blobs).config
+        summary = Summary(manifest=image.descriptor, image_id=config.descriptor.digest, created=config.created, size=1)
+        gc.publish(
+            Reference.parse(name),
+            image.descriptor,
+            summary=summary,
+            needs=(*image.manifest.children(), image.descriptor),
+            blobs=self.blobs,
+            refs=self.refs,
+        )
+
+    def reached(self) -> gc.Reached:
+        return gc.reachable(gc.roots(self.refs.list(), ()), self.blobs)
+
+    def here(self) -> set[str]:
+        return set(self.blobs.walk())
+
+    def everything_is_old(self) -> None:
+        for digest in self.blobs.walk():
+            os.utime(self.blobs.path(digest), (1000, 1000))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def content(image: RandomImage) -> set[str]:
+    return {image.descriptor.digest, *(child.digest for child in image.manifest.children())}
+
+
+def test_an_image_reaches_its_manifest_config_layers_and_diff_ids(shop: Shop) -> None:
+    image = shop.image(1)
+    shop.fetch(image)
+    found = gc.reachable([image.descriptor], shop.blobs)
+    assert found == gc.Reached(blobs=frozenset(content(image)), diff_ids=frozenset(image.diff_ids))  # type: ignore[arg-type]
+
+
+def test_an_index_reaches_what_is_here_of_it(shop: Shop) -> None:
+    here, elsewhere = shop.image(1), shop.image(2)
+    shop.fetch(here)
+    index = encode_index((here.descriptor, elsewhere.descriptor))
+    shop.blobs.put(index.raw, OCI_INDEX)
+    found = gc.reachable([index.descriptor], shop.blobs)
+    assert found.blobs == content(here) | {index.descriptor.digest, elsewhere.descriptor.digest}
+    assert found.diff_ids == set(here.diff_ids)
+
+
+def test_an_artifact_reaches_its_blobs_and_no_diff_ids(shop: Shop) -> None:
+    from argosy.oci.manifest import encode_manifest
+
+    blob = shop.blobs.put(b"data", "application/x-data")
+    config = shop.blobs.put(b"{}", "application/vnd.oci.empty.v1+json")
+    manifest = encode_manifest(config, (blob,), artifact_type="application/x-thing")
+    shop.blobs.put(manifest.raw, manifest.descriptor.media_type)
+    found = gc.reachable([manifest.descriptor], shop.blobs)
+    expected = frozenset({manifest.descriptor.digest, config.digest, blob.digest})
+    assert found == gc.Reached(blobs=expected, diff_ids=frozenset())
+
+
+def test_nothing_is_known_of_what_a_damaged_manifest_reaches(shop: Shop) -> None:
+    image = shop.image(1)
+    shop.fetch(image)
+    path = shop.blobs.path(image.descriptor.digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"layers", b"lawyer"))
+    with pytest.raises(Corrupt):
+        gc.reachable([image.descriptor], shop.blobs)
+
+
+def test_a_sweep_takes_what_no_name_reaches(shop: Shop) -> None:
+    kept, loose = shop.image(1), shop.image(2)
+    shop.fetch(kept)
+    shop.publish(kept, "kept:1")
+    shop.fetch(loose)
+    shop.everything_is_old()
+    swept = gc.sweep(shop.blobs, shop.reached())
+    assert (set(swept.blobs), shop.here()) == (content(loose), content(kept))
+    assert swept.size == sum(len(raw) for _, raw in loose.blobs()) + loose.descriptor.size
+
+
+def test_a_sweep_leaves_what_somebody_is_at_work_with(shop: Shop) -> None:
+    image = shop.image(1)
+    shop.fetch(image)
+    assert gc.sweep(shop.blobs, shop.reached()) == gc.Swept()
+    shop.everything_is_old()
+    layer = image.manifest.layers[0]
+    shop.blobs.claim(layer)
+    gc.sweep(shop.blobs, shop.reached())
+    assert shop.here() == {layer.digest}
+
+
+def test_publishing_after_a_sweep_took_something_fails_and_names_nothing(shop: Shop) -> None:
+    image = shop.image(1)
+    shop.fetch(image)
+    layer = image.manifest.layers[1]
+    shop.blobs.delete(layer.digest)
+    with pytest.raises(Unavailable) as caught:
+        shop.publish(image, "a:1")
+    assert (caught.value.code, shop.refs.list()) == ("content-collected", ())
+    assert caught.value.context == f"blob {layer.digest} is gone from {shop.blobs.root}"
+
+
+def test_what_loses_its_name_can_go_at_once(shop: Shop) -> None:
+    """Published blobs are settled: no grace period delays the removal of an image."""
+    first, second = shop.image(1), shop.image(2)
+    for image, name in ((first, "a:1"), (second, "b:1")):
+        shop.fetch(image)
+        shop.publish(image, name)
+    shop.publish(first, "c:1")
+    shop.refs.delete(Reference.parse("a:1"))
+    assert gc.sweep(shop.blobs, shop.reached()) == gc.Swept()
+    shop.refs.delete(Reference.parse("c:1"))
+    assert set(gc.sweep(shop.blobs, shop.reached()).blobs) == content(first)
+    assert shop.here() == content(second)
+
+
+def leave_part(shop: Shop, size: int) -> None:
+    blob = Descriptor.of(b"x" * 100, "application/x-test")
+    with shop.blobs.ingest(blob) as part:
+        part.write(b"x" * size)
+
+
+def test_an_old_part_is_swept_a_young_one_and_one_in_use_are_not(shop: Shop) -> None:
+    leave_part(shop, 60)
+    nothing = gc.Reached(blobs=frozenset(), diff_ids=frozenset())
+    assert gc.sweep(shop.blobs, nothing) == gc.Swept()
+    [path] = gc.unfinished(shop.blobs)
+    os.utime(path, (1000, 1000))
+    with shop.blobs.ingest(Descriptor.of(b"x" * 100, "application/x-test")):
+        assert gc.sweep(shop.blobs, nothing) == gc.Swept()
+    assert gc.sweep(shop.blobs, nothing) == gc.Swept(parts=1, size=60)
+    assert gc.unfinished(shop.blobs) == []
