@@ -296,7 +296,7 @@ def redirected(request: HttpRequest, response: HttpResponse) -> HttpRequest | No
         return None
     target = urljoin(request.url, quote(location, safe="%/:=&?~#+!$,;'@()*[]"))
     here, there = urlsplit(request.url), urlsplit(target)
-    if here.scheme == "https" and there.scheme != "https":
+    if there.scheme not in ("http", "https") or (here.scheme == "https" and there.scheme == "http"):
         return None
     onward = msgspec.structs.replace(request, url=target)
     if (here.scheme, here.netloc) != (there.scheme, there.netloc):
