@@ -331,6 +331,12 @@ def capability_names(mask: int) -> frozenset[str]:
     return frozenset(name for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1)
 
 
+def syncfs(fd: int) -> None:
+    """syncfs(2): make durable whatever was written to the file system that holds *fd*."""
+    if _libc.syncfs(fd) < 0:
+        _raise()
+
+
 def statfs_type(path: StrOrBytesPath) -> int:
     """f_type of the file system that holds *path* (NFS_SUPER_MAGIC, …); os.statvfs leaves it out."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs is 120 bytes on 64-bit machines

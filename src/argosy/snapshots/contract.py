@@ -1,0 +1,82 @@
+"""What every kind of snapshots promises. `tests/conformance/test_snapshots.py` is its suite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from ..linux.mounts import Mount
+    from ..oci.digest import Digest
+
+
+class Snapshotter(Protocol):
+    """Turns layers into folders that overlayfs can put on top of each other.
+
+    Vocabulary. A *layer* is an uncompressed tar, named by the digest of its bytes, the
+    *diff-id*. Its *snapshot* is whatever this kind keeps so that the layer can be a
+    lower folder: the tar with an index, or the unpacked files. A snapshot depends on
+    nothing but its own layer, so images share snapshots in any combination, and layers
+    are applied in any order and at the same time.
+
+    Life-cycle. A snapshot is absent or complete; there is nothing between. `apply`
+    builds aside, in the store's tmp folder, and renames as its last step; whatever
+    interrupts it (an error, kill -9, a power cut) leaves at most rubbish in tmp that
+    prune takes. Snapshots never change. `remove` makes one absent at once.
+
+    Sharing. Threads and processes may call everything at the same time. When two apply
+    the same layer, both succeed and one of the equal results stays. Removing what
+    somebody has mounted is the caller's fault to avoid; the kernel then keeps the
+    files until the mount goes.
+
+    Content. The merged view of the lower folders equals what unpacking the layers in
+    order with GNU tar gives: names, modes, owners, times to the nanosecond, links,
+    extended attributes, devices, holes. Whiteouts and opaque folders concern lower
+    layers only, wherever in the archive they stand. Marks of overlayfs in an archive
+    are dropped. A folder that a layer uses but does not describe looks as the layer
+    below has it. Without the rights for owners, devices or attributes (user
+    namespaces) they are what this user may give.
+
+    Errors beside those named: Exhausted (disk, quota), Unauthorized, as linux.files
+    translates the kernel's.
+    """
+
+    #: Name of the kind, as written in the store.
+    kind: str
+
+    def has(self, diff_id: Digest) -> bool:
+        """Whether the snapshot is complete. One look at the disk."""
+
+    def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
+        """Make the snapshot of a layer from its uncompressed *tar*, which is read to its end but not closed.
+
+        Does nothing, and need not read, when it exists. Costs the layer's bytes once
+        on disk, little memory, and is durable when it returns.
+
+        Raises Corrupt: digest-mismatch when *tar* is not the layer that *diff_id* names,
+        or what `layer.archive` says about broken archives. Nothing is left then.
+        """
+
+    def usage(self, diff_id: Digest) -> int:
+        """Bytes of the layer, uncompressed: about what removing it frees. NotFound (code layer-not-unpacked)."""
+
+    def remove(self, diff_id: Digest) -> None:
+        """Delete the snapshot; nothing to do when it is absent."""
+
+    def walk(self) -> Iterator[Digest]:
+        """Diff-ids of all complete snapshots, lazily, in no order."""
+
+    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
+        """How to see *diff_ids* (lowest layer first, as an image lists them) as lower folders of an overlay.
+
+        Gives (mounts to make first, in order; folders, topmost first). *mount_root* is
+        an empty folder on a writable file system, for mount points and small generated
+        folders; it must stay while the overlay does. Mounting is the caller's: in a
+        private namespace nothing needs to be undone. Of a layer that is listed twice
+        only the upper place counts, which gives the same view.
+
+        Raises NotFound (code layer-not-unpacked).
+        """

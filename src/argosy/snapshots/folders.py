@@ -1,0 +1,123 @@
+"""Where snapshots lie: layers/<algorithm>/<hex>/, made aside and renamed into place.
+
+Beside the kind's own files each has `layer.json`. What is not under its final name
+does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..errors import Corrupt, InvalidInput, NotFound
+from ..linux.files import remove_tree, reporting, sync_folder
+from ..oci.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FACTS = "layer.json"
+
+
+class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was learned while a layer was applied."""
+
+    #: bytes of the uncompressed tar
+    size: int
+    #: folders that the layer uses but does not describe (base64 in JSON: names need not be UTF-8)
+    implied: tuple[bytes, ...] = ()
+    #: what could not be kept, for people
+    warnings: tuple[str, ...] = ()
+
+
+class LayerFolders:
+    """The snapshots of a store, whatever their kind."""
+
+    def __init__(self, root: Path) -> None:
+        self._layers = root / "layers"
+        self._tmp = root / "tmp"
+
+    def path(self, diff_id: Digest) -> Path:
+        return self._layers / diff_id.algorithm / diff_id.hex
+
+    def has(self, diff_id: Digest) -> bool:
+        return os.path.exists(self.path(diff_id) / _FACTS)
+
+    def facts(self, diff_id: Digest) -> LayerFacts:
+        """Raises NotFound (layer-not-unpacked), Corrupt (layer-facts-damaged)."""
+        path = self.path(diff_id) / _FACTS
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=LayerFacts)
+        except FileNotFoundError:
+            raise NotFound(
+                f"layer {diff_id} is not unpacked",
+                code="layer-not-unpacked",
+                context=f"{path.parent} is missing",
+                hint="argosy pull its image again",
+            ) from None
+        except msgspec.MsgspecError as error:
+            raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error)) from error
+
+    def walk(self) -> Iterator[Digest]:
+        for algorithm in _names(self._layers):
+            for name in _names(self._layers / algorithm):
+                with suppress(InvalidInput):
+                    diff_id = Digest.parse(f"{algorithm}:{name}")
+                    if self.has(diff_id):
+                        yield diff_id
+
+    def remove(self, diff_id: Digest) -> None:
+        aside = self._aside(diff_id)
+        with reporting("remove", self.path(diff_id)):
+            try:
+                os.rename(self.path(diff_id), aside)
+            except FileNotFoundError:
+                return
+        remove_tree(aside)
+
+    @contextmanager
+    def new(self, diff_id: Digest) -> Iterator[Path]:
+        """A folder aside to build the snapshot in; `commit` it inside the block, or it goes."""
+        aside = self._aside(diff_id)
+        with reporting("write", aside):
+            os.makedirs(aside, mode=0o700)
+        try:
+            yield aside
+        finally:
+            remove_tree(aside)
+
+    def commit(self, diff_id: Digest, aside: Path, facts: LayerFacts) -> None:
+        """Publish *aside*, whose files are durable already; somebody else's equal snapshot may win."""
+        path = self.path(diff_id)
+        with reporting("write", path):
+            _write_synced(aside / _FACTS, msgspec.json.encode(facts))
+            sync_folder(aside)
+            os.makedirs(path.parent, mode=0o700, exist_ok=True)
+            try:
+                os.rename(aside, path)
+            except OSError:  # ENOTEMPTY or EEXIST: it is there by now
+                if not self.has(diff_id):
+                    raise
+            sync_folder(path.parent)
+
+    def _aside(self, diff_id: Digest) -> Path:
+        return self._tmp / f"layer-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    try:
+        with os.scandir(folder) as entries:
+            return tuple(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return ()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,72 @@
+"""Snapshots that are unpacked folders: for kernels that cannot mount a tar, and for users without root."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, cast
+
+from ..layer.apply import apply
+from ..layer.archive import entries
+from ..linux import syscalls
+from ..linux.files import reporting
+from .erofs import topmost_once
+from .folders import LayerFacts, LayerFolders
+from .intake import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from ..linux.mounts import Mount
+    from ..oci.digest import Digest
+
+_TREE = "fs"
+
+
+class UnpackedSnapshotter:
+    """See Snapshotter. *user*: marks are user.overlay.* and owners as far as this user may give them.
+
+    The folder above the files is closed to others: images hold set-uid programs.
+    """
+
+    kind = "unpacked"
+
+    def __init__(self, root: Path, *, user: bool) -> None:
+        self._folders = LayerFolders(root)
+        self._user = user
+
+    def has(self, diff_id: Digest) -> bool:
+        return self._folders.has(diff_id)
+
+    def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
+        if self.has(diff_id):
+            return
+        with self._folders.new(diff_id) as aside, reporting("write", aside):
+            (aside / _TREE).mkdir()
+            root_fd = os.open(aside / _TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                facts = self._unpack(Intake(tar, diff_id), root_fd)
+                syscalls.syncfs(root_fd)  # one call for a hundred thousand files
+            finally:
+                os.close(root_fd)
+            self._folders.commit(diff_id, aside, facts)
+
+    def _unpack(self, intake: Intake, root_fd: int) -> LayerFacts:
+        applied = apply(entries(cast("BinaryIO", intake)), root_fd, user=self._user)
+        intake.verify()
+        return LayerFacts(size=intake.size, implied=applied.implied, warnings=applied.warnings)
+
+    def usage(self, diff_id: Digest) -> int:
+        return self._folders.facts(diff_id).size
+
+    def remove(self, diff_id: Digest) -> None:
+        self._folders.remove(diff_id)
+
+    def walk(self) -> Iterator[Digest]:
+        return self._folders.walk()
+
+    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
+        for diff_id in diff_ids:
+            self._folders.facts(diff_id)
+        return (), tuple(self._folders.path(diff_id) / _TREE for diff_id in topmost_once(diff_ids))
