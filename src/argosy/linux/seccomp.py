@@ -10,7 +10,6 @@ from __future__ import annotations
 import binascii
 import ctypes
 import errno
-import hashlib
 import os
 import struct
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import Error, RuntimeFailed, Unsupported
+from ..oci.digest import Digest
 from . import files
 from . import seccomp_profile as table
 
@@ -91,7 +91,7 @@ def compiled(profile: Mapping[str, Any], cache_folder: str) -> str | None:
     Beyond what the runtime would compile, calls that libseccomp is too old to know
     are allowed by number, and calls younger than the profile give ENOSYS, not EPERM.
     """
-    key = hashlib.sha256(msgspec.json.encode([_FORMAT, profile])).hexdigest()
+    key = Digest.of(msgspec.json.encode([_FORMAT, profile])).hex
     path = os.path.join(cache_folder, f"seccomp-{key[:40]}")
     cached = _read_checked(path)
     if cached is not None:
@@ -150,7 +150,7 @@ def _rule(name: str, value: int, operator: str) -> dict[str, Any]:
 
 
 def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return Digest.of(text.encode()).hex
 
 
 def _read_checked(path: str) -> str | None:
