@@ -26,6 +26,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: Namespace, host: Host) -> int:
     """1 when something is damaged, also when it was repaired just now."""
+    host.enter()  # unpacked layers hold files of users that exist only in our namespace
     report = check(
         refs=host.refs,
         containers=host.containers,

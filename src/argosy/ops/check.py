@@ -7,7 +7,7 @@ again from blobs. What a user wrote (a container's upper folder) is never remove
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -253,18 +253,22 @@ class _Check:
         return ""
 
     def _check_layers(self, layers: list[Digest]) -> Iterator[Finding]:
-        #: kinds of snapshot that can tell whether they are whole
-        verify: Callable[[Digest], Any] | None = getattr(self._snapshotter, "verify", None)
-        for diff_id in layers if verify is not None else ():
-            assert verify is not None
-            self._progress(Started(diff_id.short, 0, "Checking layer"))
+        for diff_id in layers:
+            self._progress(Started(diff_id.short, None, "Checking layer"))
             try:
-                verify(diff_id)
-            except NotFound:
+                self._verify_layer(diff_id)
+            except NotFound:  # removed meanwhile
                 continue
             except Error as error:
                 yield self._finding("layer", diff_id, _reason(error))
             self._progress(Finished(diff_id.short, "Checked"))
+
+    def _verify_layer(self, diff_id: Digest) -> None:
+        """Kinds that keep the layer's tar compare it with its digest; others tell that it is there."""
+        self._snapshotter.usage(diff_id)
+        verify: Callable[[Digest], object] | None = getattr(self._snapshotter, "verify", None)
+        if verify is not None:
+            verify(diff_id)
 
     def _check_containers(self) -> Iterator[Finding]:
         for container_id, why in self._containers.damaged():
