@@ -34,11 +34,10 @@ KINDS: dict[type[errors.Error], tuple[str, int]] = {
     errors.Cancelled: ("UNKNOWN", 503),
 }
 
-#: {code of an Error: (OCI code, status)}
+#: {code of an Error other than Corrupt: (OCI code, status)}
 CODES: dict[str, tuple[str, int]] = {
     "blob-unknown": ("BLOB_UNKNOWN", 404),
     "content-unknown": ("MANIFEST_BLOB_UNKNOWN", 404),  # status: «Endpoints», end-7; the CNCF registry says 400
-    "content-lost": ("UNKNOWN", 500),
     "digest-invalid": ("DIGEST_INVALID", 400),
     "digest-mismatch": ("DIGEST_INVALID", 400),
     "digest-unsupported": ("DIGEST_INVALID", 400),
@@ -55,7 +54,6 @@ CODES: dict[str, tuple[str, int]] = {
     "request-stalled": ("BLOB_UPLOAD_INVALID", 408),
     "size-lie": ("SIZE_INVALID", 400),
     "upload-busy": ("BLOB_UPLOAD_INVALID", 409),
-    "upload-incomplete": ("SIZE_INVALID", 400),
     "upload-range": ("BLOB_UPLOAD_INVALID", 416),
     "upload-unknown": ("BLOB_UPLOAD_UNKNOWN", 404),
     "web-page-write": ("DENIED", 403),
@@ -86,8 +84,12 @@ class MethodNotAllowed(errors.InvalidInput):
 
 
 def answer(error: errors.Error) -> tuple[str, int]:
-    """(OCI code, status) of any Error."""
-    if error.code in CODES:
+    """(OCI code, status) of any Error.
+
+    Corrupt is about what we hold (damage that a client sent is InvalidInput), so its codes,
+    some of which read the same, are not looked up.
+    """
+    if error.code in CODES and not isinstance(error, errors.Corrupt):
         return CODES[error.code]
     return next(KINDS[kind] for kind in type(error).__mro__ if kind in KINDS)
 

@@ -141,6 +141,7 @@ class Upload:
     def append(self, pieces: list[bytes]) -> None:
         """Write and hash; on failure (disk full) the file is as long as before."""
         with self._guard, reporting("write upload", self._path):
+            self._require_open()
             try:
                 _write_all(self._fd, pieces)
             except OSError:
@@ -154,6 +155,7 @@ class Upload:
     def rewind(self, offset: int) -> None:
         """Forget everything past *offset*."""
         with self._guard, reporting("truncate upload", self._path):
+            self._require_open()
             os.ftruncate(self._fd, offset)
             self.offset, self._hasher = offset, None
 
@@ -163,6 +165,7 @@ class Upload:
         Raises InvalidInput (digest-mismatch).
         """
         with self._guard, reporting("store upload", self._path):
+            self._require_open()
             found = self._digest(digest.algorithm)
             if found != digest:
                 self.discard()
@@ -193,6 +196,10 @@ class Upload:
                 self._owner.remember(self._session, self.offset, self._hasher)
                 os.close(self._fd)
                 self._fd = -1
+
+    def _require_open(self) -> None:
+        if self._fd < 0:
+            raise _unknown(self._session)
 
     def _end(self) -> None:
         self._hasher = None
