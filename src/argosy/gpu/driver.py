@@ -101,6 +101,15 @@ class Driver:
             hint="the driver was upgraded under a running kernel module: reboot, or unload and load the nvidia modules",
         )
 
+    def no_libcuda(self) -> NotFound:
+        """The error for a driver whose compute part is not installed."""
+        return NotFound(
+            f"the driver has no libcuda.so.{self.version}",
+            code="driver-library-missing",
+            context=f"looked {where_looked(self._root)}",
+            hint="install the compute part of the driver: libcuda1 on Debian, nvidia-driver-cuda-libs on RHEL",
+        )
+
     def libraries(self, capabilities: frozenset[str]) -> tuple[Library, ...]:
         """Libraries that these capabilities need, by file name."""
         found = {
@@ -135,12 +144,7 @@ class Driver:
         nodes = self._nodes(gpus, wanted)
         libraries = self.libraries(wanted)
         if "compute" in wanted and not any(library.base == "libcuda" for library in libraries):
-            raise NotFound(
-                f"the driver has no libcuda.so.{self.version}",
-                code="driver-library-missing",
-                context=f"looked {where_looked(self._root)}",
-                hint="install the compute part of the driver: libcuda1 on Debian, nvidia-driver-cuda-libs on RHEL",
-            )
+            raise self.no_libcuda()
         if "compat32" in wanted:
             libraries += self.libraries32(wanted)
         places = {library: self._folder_in_container(library, layout) for library in libraries}
