@@ -1,0 +1,73 @@
+"""The CNCF reference registry (Debian's docker-registry) on a free loopback port.
+
+    with docker_registry(tmp_path / "registry", login=True) as address:
+        ...
+
+Deletion is allowed; with *login* it asks for Basic authentication and knows USER alone.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+USER, PASSWORD = "ann", "secret"
+#: bcrypt, the only kind that this registry takes; nothing on a plain Debian makes it
+_HTPASSWD = "ann:$2b$04$krLB/luL6cpnVLpNopywi.O.SKZRs3erUyvRa5SNfq3M8e8TrOg6K\n"
+_START_S = 20.0
+
+_CONFIG = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: "{folder}/data"}}, delete: {{enabled: true}}}}
+http: {{addr: "{address}"}}
+"""
+_AUTH = 'auth: {{htpasswd: {{realm: "a, realm", path: "{folder}/htpasswd"}}}}\n'
+
+
+@contextmanager
+def docker_registry(folder: Path, *, login: bool = False) -> Iterator[str]:
+    """Give its «host:port» while it runs."""
+    folder.mkdir(parents=True)
+    address = _free_address()
+    config = folder / "config.yml"
+    config.write_text((_CONFIG + (_AUTH if login else "")).format(folder=folder, address=address))
+    (folder / "htpasswd").write_text(_HTPASSWD)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        _await(address, process, folder / "log")
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        connection = http.client.HTTPConnection(address, timeout=5)
+        try:
+            connection.request("GET", "/v2/")
+            connection.getresponse().read()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+        finally:
+            connection.close()
+    raise AssertionError(f"docker-registry did not start:\n{log.read_text()}")
