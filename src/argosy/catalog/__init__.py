@@ -1,0 +1,1 @@
+"""The CUDA platform images: recipes as data, made into layers from public packages."""

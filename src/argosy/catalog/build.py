@@ -1,0 +1,173 @@
+"""From a recipe to images in the store: a plan, its layers, and the manifests that tie them together."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..linux.files import locked, remove_tree
+from ..oci.config import History, ImageConfig
+from ..oci.digest import Digest
+from ..oci.manifest import Manifest, encode_manifest
+from ..oci.wire import encode
+from ..store.refs import Summary
+from .layers import Layers
+from .plan import make_plan
+from .records import Made
+
+if TYPE_CHECKING:
+    from ..store.blobs import BlobStore
+    from .debian import Debian
+    from .layers import Report
+    from .plan import Plan, Settings
+    from .recipes import Wanted
+    from .records import Records
+    from .wheels import Wheels
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """One image in the store, and the tags that it is to have, NVIDIA's own form first."""
+
+    flavour: str
+    tags: tuple[str, ...]
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[Made, ...]
+
+    @property
+    def summary(self) -> Summary:
+        return Summary(
+            manifest=self.manifest.descriptor,
+            image_id=self.manifest.config.digest,
+            created=self.config.created,
+            size=sum(layer.size for layer in self.layers),
+        )
+
+
+def build(
+    wanted: Wanted,
+    settings: Settings,
+    *,
+    blobs: BlobStore,
+    debian: Debian,
+    wheels: Wheels,
+    records: Records,
+    cache: Path,
+    report: Report,
+) -> tuple[Built, ...]:
+    """Make *wanted* and what it stands on, lowest first; all content is in the store then, nothing has a name yet.
+
+    Only one build uses *cache* at a time, another one waits. Raises NotFound
+    (release-unknown), Unsupported (program-missing, keyring-missing), Unavailable
+    (network-unavailable), Exhausted (disk-full), Corrupt (digest-mismatch),
+    RuntimeFailed (program-failed).
+    """
+    os.makedirs(cache, exist_ok=True)
+    with locked(cache / "lock"), _work_folder(cache) as name:
+        plan = make_plan(wanted, settings, debian=debian, wheels=wheels, records=records)
+        layers = Layers(
+            plan, blobs=blobs, debian=debian, wheels=wheels, records=records, work=Path(name), report=report
+        )
+        with ThreadPoolExecutor(2) as pool:  # Debian installs in two processes while wheels are compressed here
+            layers.start(pool)
+            layers.begin_wheels()
+            return _images(plan, layers, blobs)
+
+
+def _images(plan: Plan, layers: Layers, blobs: BlobStore) -> tuple[Built, ...]:
+    base = layers.os()
+    stack = [base]
+    built = []
+    for flavour in plan.flavours:
+        packages = layers.packages(flavour, base)
+        if packages is not None:
+            stack.append(packages)
+        for layer in layers.wheel_layers(flavour, tuple(stack)):
+            stack.append(layer)
+        built.append(_image(plan, flavour, tuple(stack), blobs))
+    return tuple(built)
+
+
+def _image(plan: Plan, flavour: str, layers: tuple[Made, ...], blobs: BlobStore) -> Built:
+    wanted = plan.wanted
+    tag = wanted.full_tag(plan.versions.version, flavour)
+    execution: dict[str, object] = {
+        "Env": [f"{name}={value}" for name, value in plan.environment(flavour).items()],
+        "Cmd": ["/bin/bash"],
+        "Labels": _labels(plan, flavour, tag),
+    }
+    for name in wanted.recipe.stack(flavour):
+        if wanted.recipe.flavours[name].entrypoint is not None:
+            execution["Entrypoint"] = wanted.recipe.flavours[name].entrypoint
+    config = ImageConfig.scratch(plan.settings.platform).with_(
+        execution=execution,
+        diff_ids=tuple(layer.diff_id for layer in layers),
+        history=tuple(_history(layer) for layer in layers),
+        created=_moment(max(layer.created for layer in layers)),
+    )
+    manifest = encode_manifest(
+        blobs.put(config.raw, config.descriptor.media_type), tuple(layer.descriptor for layer in layers)
+    )
+    blobs.put(manifest.raw, manifest.descriptor.media_type)
+    return Built(flavour=flavour, tags=_tags(plan, flavour, tag), manifest=manifest, config=config, layers=layers)
+
+
+def _labels(plan: Plan, flavour: str, tag: str) -> dict[str, str]:
+    """What the image is, and exactly which files it was made of: wheels as pip's requirements, Debian as one digest."""
+    wheels = {
+        wheel.project: wheel
+        for name in plan.wanted.recipe.stack(flavour)
+        for layer in plan.layers(name)
+        for wheel in plan.wheels_of(layer)
+    }
+    debs = plan.debs
+    for name in plan.wanted.recipe.stack(flavour):
+        debs = plan.flavour_debs.get(name, debs)
+    return {
+        "maintainer": "the Argosy catalogue",
+        "org.opencontainers.image.title": plan.wanted.recipe.name,
+        "org.opencontainers.image.version": tag,
+        "com.nvidia.cuda.version": plan.versions.version,
+        "argosy.catalog.debian": f"{len(debs)} packages, {Digest.of(encode(debs))}",
+        "argosy.catalog.wheels": "\n".join(
+            f"{wheel.project}=={wheel.version} --hash=sha256:{wheel.sha256}" for wheel in wheels.values()
+        ),
+    }
+
+
+def _tags(plan: Plan, flavour: str, full: str) -> tuple[str, ...]:
+    """«13.5.0-devel-debian12», «13-devel», and what was typed when that is neither."""
+    short = f"{plan.versions.major}-{flavour}"
+    typed = (plan.wanted.tag,) if flavour == plan.wanted.flavour else ()
+    return tuple(dict.fromkeys((full, short, *typed)))
+
+
+def _history(layer: Made) -> History:
+    return History(created=_moment(layer.created), created_by=layer.created_by)
+
+
+def _moment(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+class _work_folder:  # noqa: N801 - used as a function
+    """A folder for unpacked trees on the way; the subordinate user that installs without root must pass through it.
+
+    Root uses the store's disk; others /tmp (or TMPDIR), because home folders are often closed to everybody else.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._path = tempfile.mkdtemp(prefix="argosy-catalog-", dir=cache if os.geteuid() == 0 else None)
+        os.chmod(self._path, 0o755)
+
+    def __enter__(self) -> str:
+        return self._path
+
+    def __exit__(self, *exc: object) -> None:
+        remove_tree(self._path)
