@@ -8,6 +8,7 @@ Source: image-spec «config.md»; Docker's additions from moby `docker-image`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -41,11 +42,12 @@ class Healthcheck(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", om
 
 class _Execution(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     user: str | None = None
-    exposed_ports: Mapping[str, object] | None = None
+    #: Any, not object: msgspec would ask wire's hook, which knows no rule for the empty maps that stand here
+    exposed_ports: Mapping[str, Any] | None = None
     env: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | str | None = None
     cmd: tuple[str, ...] | str | None = None
-    volumes: Mapping[str, object] | None = None
+    volumes: Mapping[str, Any] | None = None
     working_dir: str | None = None
     labels: Mapping[str, str] | None = None
     stop_signal: str | None = None

@@ -82,10 +82,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
     @property
     def familiar_name(self) -> str:
-        """The name as Docker prints it: docker.io/ and docker.io/library/ left out."""
+        """The name as Docker prints it: docker.io/ and docker.io/library/ left out, unless it would mean another then."""
         if self.registry != DEFAULT_REGISTRY:
             return self.name
-        return self.repository.removeprefix("library/") if self.repository.count("/") == 1 else self.repository
+        short = self.repository.removeprefix("library/") if self.repository.count("/") == 1 else self.repository
+        if _split_registry(short) != (DEFAULT_REGISTRY, short) or _HEX64.fullmatch(short):
+            return self.name
+        return short
 
     def familiar(self) -> str:
         """What a user would type for this reference, tag and digest included."""
