@@ -68,7 +68,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> int:
     failed = 1  # status of errors that have none of their own
     try:
         rest = _read_globals(list(argv), settings)
-        if "help" in settings or (not rest and "version" not in settings):
+        if "help" in settings or rest == ["help"] or (not rest and "version" not in settings):
             return _print(commands.help_text())
         if "version" in settings:
             from .. import __version__
