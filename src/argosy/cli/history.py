@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..errors import InvalidInput
 from ..oci.image import Image
 from ..ops.history import MISSING, history
 from . import output
@@ -32,26 +33,43 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("image", metavar="IMAGE", help="name[:tag] or image id")
     add("--format", metavar="TEMPLATE", help="table, json, 'table TEMPLATE' or a Go template")
-    add("-H", "--human", action="store_true", default=True, help="sizes and ages for people (default; --human=false)")
+    add(
+        "--human",
+        metavar="BOOL",
+        nargs="?",
+        const="true",
+        default="true",
+        help="sizes and ages for people (default: true)",
+    )
+    add("-H", dest="human", action="store_const", const="true", help="as --human=true")
     add("--no-trunc", action="store_true", help="show whole ids and commands")
     add("-q", "--quiet", action="store_true", help="show ids only")
 
 
 def main(args: Namespace, host: Host) -> int:
     image = Image(host.refs.lookup(args.image).manifest, host.blobs)
-    snapshotter = host.snapshotter
+    snapshotter, human = host.snapshotter, _truth(args.human)
 
     def usage(diff_id: Digest) -> int | None:
         return snapshotter.usage(diff_id) if snapshotter.has(diff_id) else None
 
     output.show(
-        [_fields(step, human=args.human, whole=args.no_trunc) for step in history(image, usage=usage)],
-        columns=("ID", "CreatedSince" if args.human else "CreatedAt", "CreatedBy", "Size", "Comment"),
+        [_fields(step, human=human, whole=args.no_trunc) for step in history(image, usage=usage)],
+        columns=("ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"),
         headers=_HEADERS,
         template=args.format,
         quiet="ID" if args.quiet else None,
     )
     return 0
+
+
+def _truth(text: str) -> bool:
+    """Go's strconv.ParseBool, which Docker's flags go by."""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidInput(f"--human takes true or false, not {text!r}", code="usage")
 
 
 def _fields(step: Step, *, human: bool, whole: bool) -> Mapping[str, str]:
