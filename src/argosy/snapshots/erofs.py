@@ -6,9 +6,11 @@ diff-id, so the snapshot can be verified at any time.
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING, cast
 
+from ..errors import Corrupt
 from ..layer.archive import entries
 from ..layer.erofs import IndexBuilder
 from ..linux.files import reporting
@@ -48,6 +50,15 @@ class ErofsSnapshotter:
                 os.fsync(copy.fileno())
                 os.fsync(index.fileno())
             self._folders.commit(diff_id, aside, facts)
+
+    def verify(self, diff_id: Digest) -> None:
+        """Read the tar again and compare it and the index that follows from it. Raises NotFound, Corrupt."""
+        self._folders.facts(diff_id)
+        folder = self._folders.path(diff_id)
+        with reporting("read", folder), open(folder / _TAR, "rb", buffering=0) as tar, io.BytesIO() as index:
+            _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
+            if index.getbuffer() != (folder / _INDEX).read_bytes():
+                raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged")
 
     def usage(self, diff_id: Digest) -> int:
         return self._folders.facts(diff_id).size
