@@ -16,6 +16,8 @@ from ..oci.reference import Reference
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from ..gpu.select import GpuRequest
+    from ..ops.gpu_edits import Injection
     from ..store.refs import RefRecord
     from .host import Host
     from .parser import Parser
@@ -69,6 +71,7 @@ def main(args: Namespace, host: Host) -> int:
         raise InvalidInput("the input is not a terminal", code="not-a-terminal", hint="leave out -t, or type it at one")
     gpus = _gpu_requests(args)
     image, name = find_image(args, host)
+    injection = _injection(gpus, options, image, host)
     host.enter_namespace()
     containers_ops.reap(host.containers, lambda: host.runtime)
     ensure_unpacked(image, name, host, quiet=args.quiet)
@@ -78,7 +81,7 @@ def main(args: Namespace, host: Host) -> int:
         image,
         options,
         image_name=name,
-        edits=_gpu_edits(gpus, options, image, host) if gpus else ContainerEdits(),
+        edits_for=injection.edits_in if injection else lambda _: ContainerEdits(),
         containers=host.containers,
         snapshotter=host.snapshotter,
         runtime=host.runtime,
@@ -174,7 +177,7 @@ def _pull(args: Namespace, host: Host) -> RefRecord:
     return pull_image(reference, host, platform=args.platform, plain_http=args.plain_http, quiet=args.quiet)
 
 
-def _gpu_requests(args: Namespace) -> tuple[object, ...]:
+def _gpu_requests(args: Namespace) -> tuple[GpuRequest, ...]:
     if not args.gpus:
         return ()
     from ..gpu.select import GpuRequest
@@ -182,11 +185,14 @@ def _gpu_requests(args: Namespace) -> tuple[object, ...]:
     return tuple(GpuRequest.parse(text) for text in args.gpus)
 
 
-def _gpu_edits(requests: tuple[object, ...], options: RunOptions, image: Image, host: Host) -> ContainerEdits:
-    from ..ops.gpu_edits import edits_for
+def _injection(requests: tuple[GpuRequest, ...], options: RunOptions, image: Image, host: Host) -> Injection | None:
+    """The GPUs that were asked for, found before anything is made for the container."""
+    if not requests:
+        return None
+    from ..ops.gpu_edits import choose
 
     variables = image.config.environment | dict(entry.partition("=")[::2] for entry in options.env)
-    return edits_for(requests, roots=host.driver_roots, environment=variables)
+    return choose(requests, roots=host.driver_roots, environment=variables)
 
 
 def _env(entries: list[str], host: Host) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..gpu.driver import Driver
 from ..gpu.evidence import no_gpu
 from ..gpu.inventory import visible_gpus
+from ..gpu.layout import ImageLayout
 from ..gpu.select import parse_capabilities
 from ..oci.edits import ContainerEdits
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from ..gpu.driver import DriverRoots
     from ..gpu.inventory import Gpu
-    from ..gpu.layout import ImageLayout
     from ..gpu.select import GpuRequest
 
 
@@ -35,6 +35,10 @@ class Injection:
     def edits(self, layout: ImageLayout | None = None) -> ContainerEdits:
         """The edits for an image of this layout. Raises what Driver.edits raises."""
         return self.driver.edits(self.gpus, self.capabilities, layout)
+
+    def edits_in(self, image_root_fd: int) -> ContainerEdits:
+        """The edits for the image behind a descriptor of its root."""
+        return self.edits(ImageLayout.read(image_root_fd))
 
 
 def choose(requests: Sequence[GpuRequest], *, roots: DriverRoots, environment: Mapping[str, str]) -> Injection | None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..linux import mounts, paths
+from ..oci.edits import ContainerEdits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from ..oci.digest import Digest
-    from ..oci.edits import ContainerEdits
     from ..snapshots import Snapshotter
 
 #: Renames and metadata-only copies would leave marks in the upper layer that a tar cannot hold.
@@ -30,10 +30,11 @@ _USER_OPTIONS = ("index=off",)  # with userxattr the kernel refuses the other tw
 
 
 class RootFs(msgspec.Struct, frozen=True, kw_only=True):
-    """A mounted root: its path and an open descriptor of it."""
+    """A mounted root: its path, an open descriptor of it, and the edits that its generated layer was made for."""
 
     path: str
     fd: int
+    edits: ContainerEdits
 
 
 @contextmanager
@@ -68,20 +69,22 @@ def mounted(
     snapshotter: Snapshotter,
     diff_ids: tuple[Digest, ...],
     folder: Path,
-    edits: ContainerEdits,
+    edits_for: Callable[[int], ContainerEdits],
     *,
     userxattr: bool,
     volatile: bool = False,
 ) -> Iterator[RootFs]:
     """The container's root, writable, at folder/merged; unmounted at the end.
 
-    *edits* says what the generated layer must hold (links, files, mount points).
+    *edits_for* is given a descriptor of the image's root and says what the generated
+    layer must hold (links, files, mount points): some of it depends on the image.
     *volatile* skips syncs of the writable layer, for a container that is thrown
     away. Raises what the kernel refuses, as Unsupported or RuntimeFailed.
     """
     from . import generated
 
     with image_view(snapshotter, diff_ids, folder, userxattr=userxattr) as (image_fd, lowers):
+        edits = edits_for(image_fd)
         made = folder / "generated"
         upper, work, merged = folder / "upper", folder / "work", folder / "merged"
         for place in (made, upper, work):
@@ -101,7 +104,7 @@ def mounted(
         overlay.execute()
         root_fd = paths.open_root(merged)
         try:
-            yield RootFs(path=str(merged), fd=root_fd)
+            yield RootFs(path=str(merged), fd=root_fd, edits=edits)
         finally:
             os.close(root_fd)
             mounts.unmount(str(merged))

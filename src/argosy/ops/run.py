@@ -42,7 +42,7 @@ def run(
     options: RunOptions,
     *,
     image_name: str,
-    edits: ContainerEdits,
+    edits_for: Callable[[int], ContainerEdits],
     containers: ContainerStore,
     snapshotter: Snapshotter,
     runtime: OciRuntime,
@@ -54,8 +54,9 @@ def run(
     """Run *image* in the foreground; the exit status of its program, or 128 + n when signal n ended it.
 
     The image's layers are in the snapshotter already, and the process is in a private
-    mount namespace. *edits* are what GPUs and other devices add; *seccomp* gives the
-    profile for a set of capabilities and its compiled form; *now* an RFC 3339 time.
+    mount namespace. *edits_for* gives what GPUs and other devices add, for a descriptor
+    of the image's root (its loader decides where driver libraries go); *seccomp* gives
+    the profile for a set of capabilities and its compiled form; *now* an RFC 3339 time.
 
     Raises Conflict (name-in-use), NotFound and RuntimeFailed (exit status 127, 126 or
     125 as Docker's) before the program starts; nothing of the container is left then.
@@ -67,10 +68,15 @@ def run(
         discard = stack.enter_context(_Undo(lambda: containers.delete(container.id)))
         signals_fd = stack.enter_context(foreground.caught_signals())
         binds = (*_engine_files(folder, options, container), *_volumes(options))
-        asked = ContainerEdits(mounts=binds, folders=_mount_folders(options)).merge(edits)
+        own = ContainerEdits(mounts=binds, folders=_mount_folders(options))
         root = stack.enter_context(
             rootfs.mounted(
-                snapshotter, config.diff_ids, folder, asked, userxattr=rootless, volatile=options.auto_remove
+                snapshotter,
+                config.diff_ids,
+                folder,
+                lambda image_fd: own.merge(edits_for(image_fd)),
+                userxattr=rootless,
+                volatile=options.auto_remove,
             )
         )
         identity = _identity(root.fd, options, config)
@@ -84,16 +90,15 @@ def run(
             rootless=rootless,
             device_cgroup=runtime.cgroup_manager != "disabled",
         )
-        environment = spec.environment(config, options, edits, hostname=place.hostname, home=identity.home)
+        environment = spec.environment(config, options, root.edits, hostname=place.hostname, home=identity.home)
         program.check(root.fd, spec.command_line(config, options)[0], working_dir=working_dir, environment=environment)
         profile, compiled = seccomp(defaults.capabilities(options.cap_add, options.cap_drop))
         document = spec.spec_for(
             config,
             options,
-            edits,
+            root.edits,
             identity,
             place,
-            binds=binds,
             seccomp=profile,
             annotations=runtime.annotations(compiled),
         )
