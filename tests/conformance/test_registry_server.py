@@ -176,6 +176,8 @@ def test_the_access_log_has_a_line_for_each_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
+        (["--listen", "127.0.0.1:0", "--root", __file__], 1, "test_registry_server.py is no folder [not-a-folder]"),
+        (["--listen", "127.0.0.1:0", "--root", "/proc/none"], 1, "cannot make /proc/none [no-such-file]"),
         (["--listen", "0.0.0.0:0"], 1, "refused to listen on 0.0.0.0:0 [listen-not-loopback]"),
         (["--listen", "nowhere"], 1, "not an address to listen on: 'nowhere' [listen-invalid]"),
         (["--workers", "0"], 1, "--workers takes a number from 1 to 256 [workers-invalid]"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from argosy.errors import Conflict, InvalidInput, NotFound
+from argosy.errors import Conflict, Exhausted, InvalidInput, NotFound
 from argosy.oci import descriptor as media
 from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import Digest
 from argosy.registry import sessions
 from argosy.registry.sessions import Uploads
 from argosy.registry.storage import Storage
+from support.forked import in_child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,3 +160,25 @@ def test_half_written_links_are_not_listed(tmp_path: Path) -> None:
     repository.set_tag("latest", MANIFEST)
     (tmp_path / "repositories/a/_tags/.latest.1.aaaa").write_bytes(b"")
     assert repository.tags() == ["latest"]
+
+
+def test_a_full_disk_takes_the_last_block_back(tmp_path: Path) -> None:
+    """The client can free space and continue where it was; here a file size limit plays the disk."""
+
+    def inside() -> object:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        uploads = Uploads(tmp_path)
+        session = uploads.create("a")
+        upload = uploads.open("a", session)
+        upload.append([bytes(8_000)])
+        try:
+            upload.append([bytes(1_000), bytes(7_000)])
+        except Exhausted as error:
+            found = (error.code, upload.offset, uploads.offset("a", session))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        upload.append([bytes(7_000)])
+        upload.commit(Storage(tmp_path).blobs, Digest.of(bytes(15_000)))
+        return found
+
+    assert in_child(inside) == ("file-too-large", 8_000, 8_000)

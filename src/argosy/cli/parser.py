@@ -153,6 +153,12 @@ class _Formatter(argparse.HelpFormatter):
         # argparse makes a formatter for each argument, and without a width imports shutil for it: 3 ms of every verb.
         super().__init__(prog, max_help_position=32, width=output.terminal_width() - 2)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Text of several lines was laid out by whoever wrote it: paragraphs, examples."""
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
+
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)

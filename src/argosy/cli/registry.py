@@ -20,8 +20,8 @@ Serve an OCI registry from a folder until SIGTERM or Ctrl-C.
 
 Clients push and pull with argosy, docker, podman, skopeo or anything else that
 speaks OCI distribution 1.1. Everything lies in plain files under one folder: the
-bytes once each in blobs/, and small link files for each repository. The folder
-may be copied or backed up while the registry runs.
+bytes once each in blobs/, and small link files for each repository. To back the
+folder up while the registry runs, copy repositories/ before blobs/.
 
 The registry does not ask who its clients are, so it listens on this machine
 alone unless told otherwise. Once it answers, the address is printed as one line

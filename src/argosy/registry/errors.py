@@ -102,6 +102,8 @@ def response(error: errors.Error) -> Response:
         headers["retry-after"] = str(max(1, round(error.retry_after)))
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = ", ".join(error.allowed)
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        headers["connection"] = "close"  # the rest of the body may still come, or never
     return Response(status, headers, encode({"errors": list(_entries(error, code, status))}))
 
 

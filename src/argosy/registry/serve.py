@@ -26,6 +26,7 @@ import msgspec
 from ..errors import Conflict, InvalidInput, Unauthorized, Unsupported
 from ..linux import syscalls
 from ..linux.files import translate
+from .storage import ensure_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,11 +113,13 @@ def serve(
 
     *ready* is called once the socket answers (connections wait in its backlog
     before that). Returns with the socket closed; a unix socket's file is removed.
+    Raises Unsupported (registry-not-installed) and what making *root* may raise.
     """
-    _require_uvicorn()
-    _log_to_stderr(access_log)
     path = listening.getsockname() if listening.family == socket.AF_UNIX else ""
     try:
+        _require_uvicorn()
+        _require_folder(root)
+        _log_to_stderr(access_log)
         if workers == 1:
             _work(root, listening, ready)
         else:
@@ -272,6 +275,13 @@ def _invalid(text: str, why: str) -> InvalidInput:
         context=why,
         hint="addresses look like 127.0.0.1:5000, [::1]:5000 or unix:/run/argosy/registry.sock",
     )
+
+
+def _require_folder(root: Path) -> None:
+    """Better now than at the first push."""
+    ensure_folder(str(root))
+    if not root.is_dir():
+        raise InvalidInput(f"{root} is no folder", code="not-a-folder", hint="name another with --root")
 
 
 def _require_uvicorn() -> None:

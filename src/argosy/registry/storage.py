@@ -151,16 +151,16 @@ class Repository:
 
 def ensure_folder(path: str) -> None:
     """Make *path* and what is missing above it, each name synced. Idempotent."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path) or "."
+    ensure_folder(parent)
     with reporting("make", path):
         try:
             os.mkdir(path)
-        except FileExistsError:
+        except FileExistsError:  # another process was faster
             return
-        except FileNotFoundError:
-            ensure_folder(os.path.dirname(path))
-            ensure_folder(path)
-            return
-        sync_folder(os.path.dirname(path))
+        sync_folder(parent)
 
 
 def _write(path: str, descriptor: Descriptor) -> None:
