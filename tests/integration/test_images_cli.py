@@ -234,6 +234,25 @@ def test_rmi_force_of_what_is_not_there_is_done(shelf: Shelf) -> None:
     assert shelf.out("rmi", "-f", "nothing:1") == ""
 
 
+def test_prune_takes_images_without_a_name_and_with_all_the_unused_ones(shelf: Shelf) -> None:
+    load_image(shelf.root, shelf.new, "localhost:5000/cuda:13", "nvidia/cuda:13-base", "nvidia/cuda:13.0.0-base")
+    assert lines(shelf.out("images", "--filter", "dangling=true"))[1][:3] == ["<none>", "<none>", short(shelf.old)]
+    pruned = shelf.out("prune", "--force").splitlines()
+    assert pruned[0] == f"Deleted: {shelf.old.manifest.config.digest}"
+    assert pruned[-1].startswith("Total reclaimed space: ")
+    assert set(shelf.blobs.walk()) == gc.reachable([shelf.new.descriptor], shelf.blobs).blobs
+    shelf.use(shelf.new, "builder")
+    assert shelf.out("prune", "-af") == "Total reclaimed space: 0B\n"
+    shelf.containers.delete("ab" * 32)
+    shelf.out("prune", "-af")
+    assert (list(shelf.blobs.walk()), list(shelf.snapshotter.walk())) == ([], [])
+
+
+def test_prune_asks_first(shelf: Shelf) -> None:
+    assert "[not-confirmed]" in shelf.refused("prune", "-a")
+    assert len(lines(shelf.out("images"))) == 5
+
+
 def test_history_has_dockers_columns_newest_first(shelf: Shelf) -> None:
     heading, first, second = lines(shelf.out("history", "vectoradd:26.11"))
     assert heading == ["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]

@@ -34,6 +34,7 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("doctor", "doctor", "Explain what works here and what does not, GPUs first"),
         ("info", "info", "Show the store, the runtime and the kernel features in use"),
         ("check", "check", "Verify everything in the store"),
+        ("prune", "prune", "Remove images without a name and what nothing needs"),
         ("version", "version", "Show versions"),
         ("completion", "completion", "Print the completion script for a shell"),
     ),
@@ -65,8 +66,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "rm": "rmi",
         "inspect": "inspect",
         "history": "history",
+        "prune": "prune",
     },
-    "system": {"info": "info"},
+    "system": {"info": "info", "prune": "prune"},
 }
 
 #: Verbs whose failure before the container starts exits 125, as `docker run` has it.
@@ -80,8 +82,8 @@ GPU containers in one Python package: no daemon, root not required
 
 _OPTIONS = """\
 Options:
-      --root DIR          Keep images and containers in DIR (environment: ARGOSY_ROOT)
-      --driver-root DIR   Look for the NVIDIA driver under DIR (environment: ARGOSY_DRIVER_ROOT)
+      --root DIR          Keep images and containers in DIR (or $ARGOSY_ROOT)
+      --driver-root DIR   Look for the GPU driver in DIR (or $ARGOSY_DRIVER_ROOT)
   -D, --debug             Show what led to an error
   -v, --version           Print the version
       --help              Print this

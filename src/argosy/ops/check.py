@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ..store.refs import RefRecord, RefStore
     from .progress import Progress
 
+_CONTAINER = "container "
+_UNTAGGED = "untagged image "
 Kind = Literal["blob", "layer", "tag", "container"]
 
 
@@ -110,10 +112,10 @@ class _Check:
     def report(self) -> Report:
         records, containers = self._refs.list(), self._containers.list()
         for record in records:
-            self._walk_image(record.descriptor, record.reference.familiar(), whole=False)
-            self._walk_image(record.manifest, record.reference.familiar(), whole=True)
+            self._walk_image(record.descriptor, _name(record), whole=False)
+            self._walk_image(record.manifest, _name(record), whole=True)
         for container in containers:
-            self._walk_image(container.manifest, f"container {container.name}", whole=True)
+            self._walk_image(container.manifest, f"{_CONTAINER}{container.name}", whole=True)
         found = sorted(self._blobs.walk())
         layers = sorted(self._snapshotter.walk())
         findings = [*self._check_blobs(found), *self._missing(), *self._check_tags(records)]
@@ -237,7 +239,7 @@ class _Check:
             )
         for record in records:
             if wrong := self._disagreement(record):
-                name = record.reference.familiar()
+                name = _name(record)
                 yield Finding(kind="tag", name=name, problem=wrong, affects=(name,), remedy=f"argosy pull {name}")
 
     def _disagreement(self, record: RefRecord) -> str:
@@ -277,19 +279,21 @@ class _Check:
                 kind="container",
                 name=container_id,
                 problem=why,
-                affects=(f"container {container_id[:12]}",),
+                affects=(f"{_CONTAINER}{container_id[:12]}",),
                 remedy=f"its files are in {folder}/upper; argosy check --repair sets them aside",
             )
 
     def _finding(self, kind: Kind, digest: Digest, problem: str) -> Finding:
         users = tuple(sorted(self._users.get(digest, ())))
-        images = [name for name in users if not name.startswith("container ")]
+        images = [name for name in users if not name.startswith((_CONTAINER, _UNTAGGED))]
         if not users:
             remedy = "argosy check --repair (nothing needs it)"
         elif kind == "layer":
             remedy = "argosy check --repair (it is made again when needed)"
         elif images:
             remedy = f"argosy check --repair; argosy pull {images[0]}"
+        elif users[0].startswith(_UNTAGGED):
+            remedy = f"argosy rmi -f {users[0].removeprefix(_UNTAGGED)}"
         else:
             remedy = "pull the container's image again"
         return Finding(kind=kind, name=str(digest), problem=problem, affects=users, remedy=remedy)
@@ -298,6 +302,10 @@ class _Check:
         root = self._blobs.root
         parts = [os.path.relpath(path, root) for path in gc.unfinished(self._blobs)]
         return (*parts, *(f"tmp/{name}" for name in prune.leftovers(root)))
+
+
+def _name(record: RefRecord) -> str:
+    return f"{_UNTAGGED}{record.image_id.short}" if record.is_untagged else record.reference.familiar()
 
 
 def _everything(blobs: BlobStore) -> gc.Reached:

@@ -89,7 +89,8 @@ def prune(
         if record.image_id not in in_use and (unused or record.is_untagged):
             refs.delete(record.reference)
             forgotten.append(record.image_id)
-            told(record.reference.familiar())
+            if not record.is_untagged:
+                told(record.reference.familiar())
     keep = needed(refs, containers, blobs)
     layers, layer_bytes = _remove_layers(
         (found for found in snapshotter.walk() if found not in keep.diff_ids), snapshotter
