@@ -413,19 +413,19 @@ def _damaged(digest: Digest, why: str) -> Corrupt:
 
 def _make_folder(path: str) -> None:
     """Make *path* and what is missing above it, each name synced."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path) or "."
+    _make_folder(parent)
     try:
         os.mkdir(path)
     except FileExistsError:
         return
-    except FileNotFoundError:
-        _make_folder(os.path.dirname(path))
-        _make_folder(path)
-        return
-    except OSError as error:
+    except OSError as error:  # ENOENT too: in /proc a folder exists and yet nothing can be made in it
         raise _translate(error, "make", path) from error
     from ..linux.files import sync_folder
 
-    sync_folder(os.path.dirname(path) or ".")
+    sync_folder(parent)
 
 
 def _unlink(path: str) -> None:
