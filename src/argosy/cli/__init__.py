@@ -126,11 +126,12 @@ def _find_verb(argv: list[str]) -> tuple[str, list[str]]:
 def _unknown_verb(name: str, rest: list[str]) -> errors.Error:
     import difflib  # only on this failure
 
-    known = [*commands.VERBS]
-    if name in commands.GROUPS:
-        known = [f"{name} {word}" for word in commands.GROUPS[name]]
+    group = commands.GROUPS.get(name)
+    if group is None:
+        near = difflib.get_close_matches(name, commands.VERBS, 3, 0.6)
+    else:
+        near = [f"{name} {word}" for word in difflib.get_close_matches("".join(rest[:1]), group, 3, 0.6)]
         name = " ".join([name, *rest[:1]])
-    near = difflib.get_close_matches(name, known, 3, 0.6)
     return errors.NotFound(
         f"{name!r} is not an argosy command",
         code="unknown-command",

@@ -83,7 +83,7 @@ GPU containers in one Python package: no daemon, root not required
 _OPTIONS = """\
 Options:
       --root DIR          Keep images and containers in DIR (or $ARGOSY_ROOT)
-      --driver-root DIR   Look for the GPU driver in DIR (or $ARGOSY_DRIVER_ROOT)
+      --driver-root DIR   Look for the driver in DIR (or $ARGOSY_DRIVER_ROOT)
   -D, --debug             Show what led to an error
   -v, --version           Print the version
       --help              Print this

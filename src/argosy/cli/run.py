@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     parser.interspersed = False
     add = parser.add_argument
     add("image", metavar="IMAGE", help="name[:tag][@digest] or image id; pulled when it is not here")
-    add("command", metavar="COMMAND", nargs="*", help="program and arguments (default: the image's)")
+    add("command", metavar="COMMAND", nargs="*", default=[], help="program and arguments (default: the image's)")
     add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
     add("--cap-add", action="append", default=[], metavar="CAP", help="add a Linux capability")
     add("--cap-drop", action="append", default=[], metavar="CAP", help="drop a Linux capability")
