@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..ops.progress import Advanced, Finished, Started, Warned
 from . import output
@@ -61,14 +61,21 @@ class _Drawn:
 
     def __init__(self, stream: TextIO, *, colour: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, Task, TextColumn
+        from rich.text import Text
+
+        class Bar(BarColumn):
+            """A bar while bytes move; a layer that waits or is done needs none."""
+
+            def render(self, task: Task) -> Any:  # rich's own types of renderables
+                return super().render(task) if task.fields["amount"] else Text()
 
         self._lock = threading.Lock()
         #: {id: rich's task}
         self._tasks: dict[str, rich_progress.TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.fields[name]}: {task.description:<18}", markup=False),
-            BarColumn(bar_width=30),
+            Bar(bar_width=30),
             TextColumn("{task.fields[amount]}", markup=False),
             console=Console(file=stream, no_color=not colour, highlight=False),
             redirect_stdout=False,
