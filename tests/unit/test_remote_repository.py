@@ -14,6 +14,8 @@ from argosy.oci.descriptor import OCI_CONFIG, OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.manifest import MANIFEST_LIMIT, encode_manifest
 from argosy.oci.reference import Reference
+from argosy.remote.auth import Auth
+from argosy.remote.credentials import Credential
 from argosy.remote.repository import Repository, near_tags
 from argosy.remote.transport import RetryPolicy, Transport
 from support.web import Reply, Seen, serving
@@ -307,3 +309,25 @@ def test_a_registry_that_stores_another_manifest_is_found_out() -> None:
     with registry(lambda seen: reply) as (repository, _), pytest.raises(Corrupt) as caught:
         repository.push_manifest(MANIFEST.raw, OCI_MANIFEST, "1.0")
     assert caught.value.code == "digest-mismatch"
+
+
+def test_our_login_is_not_sent_to_the_host_that_an_upload_is_led_to() -> None:
+    data = b"x" * 10
+    blob = Descriptor.of(data, "application/octet-stream")
+    with serving(lambda seen: Reply(status=201)) as storage:
+
+        def answer(seen: Seen) -> Reply:
+            if "authorization" not in seen.headers:
+                return Reply(status=401, headers={"WWW-Authenticate": "Basic"})
+            if seen.method == "HEAD":
+                return Reply(status=404)
+            return Reply(status=202, headers={"Location": f"{storage.url}/up"})
+
+        transport = Transport({})
+        with serving(lambda seen: Reply() if seen.path == "/v2/" else answer(seen)) as site:
+            auth = Auth(site.address, lambda: Credential(username="ann", password="secret"))
+            Repository(transport, site.address, "team/app", auth).push_blob(blob, lambda: io.BytesIO(data))
+        transport.close()
+        assert [("authorization" in seen.headers, seen.line) for seen in storage.seen] == [
+            (False, f"PUT /up?digest={blob.digest}")
+        ]

@@ -61,7 +61,7 @@ def push(
     for document in reversed(documents[1:]):
         repository.push_manifest(document.raw, document.descriptor.media_type, document.descriptor.digest)
     name = reference.tag if reference.tag is not None else top.digest
-    repository.push_manifest(documents[0].raw, top.media_type, name)
+    repository.push_manifest(documents[0].raw, documents[0].descriptor.media_type, name)
     return Pushed(name=name, descriptor=top)
 
 

@@ -14,12 +14,12 @@ import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
 from ..errors import Corrupt, Error, Unauthorized, Unavailable
-from .messages import HttpRequest, HttpResponse
+from .messages import HttpRequest, HttpResponse, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -189,7 +189,7 @@ class Auth:
         self, challenge: Challenge, scopes: frozenset[str], credential: Credential | None
     ) -> HttpRequest:
         realm = challenge.parameters["realm"]
-        given = dict(parse_qsl(urlsplit(realm).query))
+        given = dict(parse_qsl(split_url(realm).query))
         wanted = scopes | frozenset(challenge.parameters.get("scope", "").split())
         fields = [("service", challenge.parameters["service"])] if challenge.parameters.get("service") else []
         if "scope" not in given:
@@ -204,7 +204,7 @@ class Auth:
 
     def _check_realm(self, realm: str) -> None:
         """A registry that names a stranger as its token server does not get our password there."""
-        host = urlsplit(realm).hostname or ""
+        host = split_url(realm).hostname or ""
         allowed = _TOKEN_HOSTS.get(self.registry, ())
         if allowed and not any(host == name or (name.startswith(".") and host.endswith(name)) for name in allowed):
             raise Unauthorized(
@@ -218,7 +218,7 @@ class Auth:
         return self._unauthorized(self._look_up())
 
     def _token_refused(self, response: HttpResponse, credential: Credential | None) -> Error:
-        status, host = response.status, urlsplit(response.url).netloc
+        status, host = response.status, split_url(response.url).netloc
         response.drain()
         if status in (400, 401, 403):
             return self._unauthorized(credential)
@@ -279,10 +279,10 @@ def _refresh_request(realm: str, fields: list[tuple[str, str]], credential: Cred
 
 def _parse_token(raw: bytes, asked: float, url: str) -> _Token:
     try:
-        answer = msgspec.json.decode(raw, type=_TokenAnswer)
+        answer = msgspec.json.decode(raw, type=_TokenAnswer, strict=False)
     except msgspec.MsgspecError as error:
         raise Corrupt(f"{url} gave no token", code="token-invalid", context=str(error)) from error
     token = answer.token or answer.access_token
-    if not token or not token.isprintable():
+    if not token or not (token.isascii() and token.isprintable()):
         raise Corrupt(f"{url} gave no token", code="token-invalid", context="its answer holds none")
     return _Token(f"Bearer {token}", asked + max((answer.expires_in or _LIFE_S) - _EARLY_S, 1.0))

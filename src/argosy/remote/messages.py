@@ -8,15 +8,39 @@ connection until it is closed or read to its end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
-from ..errors import Corrupt, Unavailable
+from ..errors import Corrupt, InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 #: Safe to repeat although the first answer may have been lost. Source: RFC 9110 9.2.2.
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 CHUNK = 256 * 1024  # bytes a read; larger ones gain nothing over TLS and make progress jumpy
+
+
+def split_url(text: str) -> SplitResult:
+    """The parts of an address; host and port can be asked for. Raises InvalidInput (address-invalid)."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # checked only when asked for
+    except ValueError as error:
+        raise InvalidInput(f"not an address: {text!r}", code="address-invalid", context=str(error)) from error
+    return parts
+
+
+def join_url(base: str, location: str) -> str:
+    """Where the Location header of an answer from *base* leads. Raises InvalidInput (address-invalid)."""
+    try:
+        target = urljoin(base, quote(location, safe="%/:=&?~#+!$,;'@()*[]"))
+    except ValueError as error:
+        raise InvalidInput(f"not an address: {location!r}", code="address-invalid", context=str(error)) from error
+    split_url(target)
+    return target
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):

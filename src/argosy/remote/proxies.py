@@ -7,7 +7,8 @@ proxy's loopback is not ours.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+
+from .messages import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ _PORTS = {"http": 80, "https": 443}
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy's URL for *url*, or None to go directly. Lower-case variables win over upper-case ones."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
     proxy = _variable(environ, f"{parts.scheme}_proxy")
     if not proxy or is_loopback(host) or _is_exempt(host, port, _variable(environ, "no_proxy")):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, cast
-from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -21,7 +20,7 @@ from ..oci.manifest import MANIFEST_LIMIT, Index, Manifest
 from ..oci.reference import Reference, is_tag
 from .auth import Auth
 from .download import BlobReader
-from .messages import HttpRequest, HttpResponse
+from .messages import HttpRequest, HttpResponse, join_url, split_url
 from .session import Session, error_codes, failed, unknown_answer
 from .upload import Uploader, put_manifest
 
@@ -212,7 +211,7 @@ class Repository:
     def _fetch_elsewhere(self, descriptor: Descriptor, headers: Mapping[str, str]) -> HttpResponse:
         """A foreign layer: its manifest names addresses outside of the registry, which get no credentials."""
         for url in descriptor.urls:
-            if urlsplit(url).scheme not in ("http", "https"):
+            if split_url(url).scheme not in ("http", "https"):
                 continue
             response = self._session.transport.send(HttpRequest(method="GET", url=url, headers=headers))
             if response.status in (200, 206):
@@ -323,6 +322,6 @@ def _next_page(response: HttpResponse, url: str) -> str | None:
     target, _, parameters = link.partition(";")
     if "next" not in parameters or not target.strip().startswith("<"):
         return None
-    following = urlsplit(urljoin(url, target.strip().strip("<>")))
-    here = urlsplit(url)
+    following = split_url(join_url(url, target.strip().strip("<>")))
+    here = split_url(url)
     return following._replace(scheme=here.scheme, netloc=here.netloc).geturl()

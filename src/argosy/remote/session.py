@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,7 +22,7 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
-from .messages import HttpRequest, HttpResponse
+from .messages import HttpRequest, HttpResponse, split_url
 from .proxies import is_loopback
 from .transport import is_passing, retry_after, shown
 
@@ -76,6 +75,8 @@ class Session:
         *scopes* are what the request needs: «repository:NAME:pull». Raises
         Unauthorized, Unavailable, Corrupt (an unreadable challenge).
         """
+        if split_url(request.url).netloc != split_url(self.base).netloc:
+            return self.transport.send(request)  # an upload may be sent elsewhere; our token is not for others
         flow = self._auth.flow(request, frozenset(scopes))
         outgoing = next(flow)
         while True:
@@ -118,7 +119,7 @@ class Session:
         plain = f"http://{host}"
         if self.transport.plain_http:
             return plain
-        if not is_loopback(urlsplit(plain).hostname or "") or self._speaks_tls(plain):
+        if not is_loopback(split_url(plain).hostname or "") or self._speaks_tls(plain):
             return f"https://{host}"
         return plain
 
@@ -136,7 +137,7 @@ def failed(response: HttpResponse, what: str) -> Error:
     """What an answer with an error status means; *what* is the first line of the message. Closes the response."""
     status, wait_s = response.status, retry_after(response)
     said = _said(response)
-    context = f"{urlsplit(response.url).netloc} answered with status {status}" + (f": {said}" if said else "")
+    context = f"{split_url(response.url).netloc} answered with status {status}" + (f": {said}" if said else "")
     kind, code = _KINDS.get(status) or ((InvalidInput, "request-refused") if 400 <= status < 500 else (Unavailable, ""))
     if kind is Unavailable:
         hint = f"try again in {wait_s:.0f} seconds" if wait_s else "try again later"
@@ -150,7 +151,7 @@ def unknown_answer(response: HttpResponse, what: str) -> Error:
         return failed(response, what)
     status, location = response.status, response.headers.get("location")
     response.drain()
-    context = f"{urlsplit(response.url).netloc} answered with status {status}"
+    context = f"{split_url(response.url).netloc} answered with status {status}"
     if location and 300 <= status < 400:
         context += f" and leads to {shown(location)}, which we do not follow"
     return Unavailable(what, code="registry-failed", context=context, hint="is this the address of a registry?")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from ..errors import Error, InvalidInput, Unavailable, Unsupported
-from .messages import CHUNK, HttpRequest, HttpResponse
+from .messages import CHUNK, HttpRequest, HttpResponse, join_url, split_url
 from .proxies import is_loopback, proxy_for
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Transport:
         return response
 
     def _check_scheme(self, url: str) -> None:
-        parts = urlsplit(url)
+        parts = split_url(url)
         host = parts.hostname or ""
         if parts.scheme == "https" or (parts.scheme == "http" and (self.plain_http or is_loopback(host))):
             return
@@ -251,7 +251,7 @@ class Transport:
             settings["ssl_context"] = self._tls
         if proxy is None:
             return urllib3.PoolManager(**settings)
-        parts = urlsplit(proxy)
+        parts = split_url(proxy)
         if parts.username is not None:
             secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
@@ -294,8 +294,8 @@ def redirected(request: HttpRequest, response: HttpResponse) -> HttpRequest | No
     location = response.headers.get("location")
     if response.status not in _REDIRECTS or not location:
         return None
-    target = urljoin(request.url, quote(location, safe="%/:=&?~#+!$,;'@()*[]"))
-    here, there = urlsplit(request.url), urlsplit(target)
+    target = join_url(request.url, location)
+    here, there = split_url(request.url), split_url(target)
     if there.scheme not in ("http", "https") or (here.scheme == "https" and there.scheme == "http"):
         return None
     onward = msgspec.structs.replace(request, url=target)
@@ -325,7 +325,7 @@ def retry_after(response: HttpResponse) -> float | None:
 def translated(error: Exception, url: str) -> Error:
     """Our error for one of urllib3's."""
     fault = FAULTS.get(type(error).__name__, _OURS)
-    host = urlsplit(url).netloc.rpartition("@")[2]
+    host = split_url(url).netloc.rpartition("@")[2]
     return fault.kind(f"{host}: {fault.what}", code=fault.code, context=_reason(error), hint=fault.hint)
 
 
@@ -343,7 +343,7 @@ def described(request: HttpRequest) -> Iterator[str]:
 
 def shown(url: str) -> str:
     """*url* without what must not be read by others: a password, signed parameters."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     words = (
         f"{key}={'…' if any(word in key.lower() for word in _SECRET_WORDS) else value}"
         for key, value in parse_qsl(parts.query, keep_blank_values=True)

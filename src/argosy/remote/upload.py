@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 
 from ..errors import Corrupt, Error, Unavailable
-from .messages import HttpRequest
+from .messages import HttpRequest, join_url, split_url
 from .session import failed, unknown_answer
 
 if TYPE_CHECKING:
@@ -123,7 +123,10 @@ class Uploader:
         response.drain()
         if not location:
             raise Corrupt(self._cannot(digest), code="protocol-error", context="the registry named no upload address")
-        return urljoin(response.url, location)
+        target, base = split_url(join_url(response.url, location)), split_url(self._session.base)
+        if target.netloc == base.netloc:  # registries behind a proxy that ends TLS often say http
+            target = target._replace(scheme=base.scheme)
+        return target.geturl()
 
     def _forget_upload(self, response: HttpResponse) -> None:
         """A mount that was refused begins an upload; better not to leave it lying about."""
@@ -132,7 +135,7 @@ class Uploader:
         if location is None:
             return
         try:
-            request = HttpRequest(method="DELETE", url=urljoin(response.url, location), once=True)
+            request = HttpRequest(method="DELETE", url=join_url(response.url, location), once=True)
             self._session.send(request, self._scope).drain()
         except Error:
             pass  # registries remove forgotten uploads by themselves
