@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..oci.digest import Digest
     from ..snapshots import Snapshotter
 
+_MOUNTS = "mounts"  # folder of a container in which everything is mounted
 #: Renames and metadata-only copies would leave marks in the upper layer that a tar cannot hold.
 _OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 _USER_OPTIONS = ("index=off",)  # with userxattr the kernel refuses the other two words, and never does them
@@ -43,24 +44,25 @@ def image_view(
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The image alone, read-only: a descriptor of its root, and its layers' folders, topmost first.
 
-    *folder* gets two sub-folders; the caller is in a private mount namespace.
+    Everything is mounted below folder/mounts, itself a file system in memory, which
+    takes all of it along when it is unmounted at the end (each unmount waits for the
+    kernel's readers, 2 ms). The caller is in a private mount namespace.
     """
-    merged, layers = folder / "merged", folder / "layers"
-    merged.mkdir(exist_ok=True)
-    layers.mkdir(exist_ok=True)
-    mounts.Tmpfs(target=str(layers)).execute()
+    place = folder / _MOUNTS
+    place.mkdir(exist_ok=True)
+    mounts.Tmpfs(target=str(place)).execute()
     with ExitStack() as stack:
-        stack.callback(mounts.unmount, str(layers))
-        steps, lowers = snapshotter.lowers(diff_ids, layers)
+        stack.callback(mounts.unmount, str(place))
+        steps, lowers = snapshotter.lowers(diff_ids, place)
         for step in steps:
             step.execute()
-        empty = layers / "empty"  # overlay wants two lowers when nothing is writable (before Linux 6.5)
-        empty.mkdir()
+        view, empty = place / "image", place / "empty"
+        view.mkdir()
+        empty.mkdir()  # overlay wants two lowers when nothing is writable (before Linux 6.5)
         names = tuple(str(lower) for lower in lowers)
-        mounts.Overlay(lowers=(*names, str(empty)), target=str(merged), userxattr=userxattr).execute()
-        root_fd = paths.open_root(merged)
+        mounts.Overlay(lowers=(*names, str(empty)), target=str(view), userxattr=userxattr).execute()
+        root_fd = paths.open_root(view)
         stack.callback(os.close, root_fd)
-        mounts.unmount(str(merged))  # lazily: the descriptor keeps it for as long as it is open
         yield root_fd, names or (str(empty),)
 
 
@@ -74,7 +76,7 @@ def mounted(
     userxattr: bool,
     volatile: bool = False,
 ) -> Iterator[RootFs]:
-    """The container's root, writable, at folder/merged; unmounted at the end.
+    """The container's root, writable, below folder/mounts; unmounted at the end.
 
     *edits_for* is given a descriptor of the image's root and says what the generated
     layer must hold (links, files, mount points): some of it depends on the image.
@@ -86,8 +88,8 @@ def mounted(
     with image_view(snapshotter, diff_ids, folder, userxattr=userxattr) as (image_fd, lowers):
         edits = edits_for(image_fd)
         made = folder / "generated"
-        upper, work, merged = folder / "upper", folder / "work", folder / "merged"
-        for place in (made, upper, work):
+        upper, work, merged = folder / "upper", folder / "work", folder / _MOUNTS / "rootfs"
+        for place in (made, upper, work, merged):
             place.mkdir(exist_ok=True)
         generated.build(edits, image_root_fd=image_fd, folder=made)
         for place in (made, upper):
@@ -107,7 +109,6 @@ def mounted(
             yield RootFs(path=str(merged), fd=root_fd, edits=edits)
         finally:
             os.close(root_fd)
-            mounts.unmount(str(merged))
 
 
 def _like_root_of_image(image_fd: int, folder: Path) -> None:

@@ -3,7 +3,7 @@
 The runtime is chosen once by what is installed; its quirks live here. Debian's
 crun 1.8 refuses a hybrid cgroup host («cgroups in hybrid mode not supported»),
 but only because it sees the unified mount: in the private mount namespace in
-which every verb of ours starts it, that mount is taken away first.
+which every verb of ours starts it, that mount is covered first.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def enter_namespace(*, rootless: bool) -> None:
 
     Everything that a verb mounts afterwards dies with it and its container, and the
     host keeps its own unified mount: nothing propagates upwards from here. Inside a
-    user namespace that mount is locked, so another hierarchy is laid over it.
+    user namespace all cgroup mounts are locked, so another hierarchy is laid over them.
     """
     if not rootless:  # entering a user namespace brought one along
         mounts.private_namespace()
@@ -136,8 +136,8 @@ def enter_namespace(*, rootless: bool) -> None:
         return
     if hybrid and rootless:
         mounts.Kernel(kind="cgroup2", target=_CGROUPS).execute()
-    elif hybrid:
-        mounts.unmount(_UNIFIED)
+    elif hybrid:  # covered, not unmounted: that would wait 2 ms for the kernel's readers
+        mounts.Tmpfs(target=_UNIFIED, mode=0o555, size=4096).execute()
 
 
 def cgroups_work() -> bool:
