@@ -380,3 +380,21 @@ def test_an_image_by_digest_is_named_by_digest(ours: str, here: Here, tmp_path: 
     skopeo_push(image, f"{ours}/team/digest:1")
     record = here.pull(f"{ours}/team/digest:1@{image.descriptor.digest}").record
     assert str(record.reference) == f"{ours}/team/digest@{image.descriptor.digest}"
+
+
+def test_a_registry_on_loopback_may_speak_tls_with_a_ca_that_is_named(tmp_path: Path) -> None:
+    image = random_image(tmp_path / "image")
+    store, folder = tmp_path / "store", tmp_path / "registry"
+    with docker_registry(folder, tls=True) as address:
+        name = f"{address}/team/tls:1"
+        skopeo_push(image, name)
+        untrusted = argosy(store, "pull", name)
+        assert (untrusted.returncode, b"[tls-failed]" in untrusted.stderr, b"SSL_CERT_FILE" in untrusted.stderr) == (
+            1,
+            True,
+            True,
+        )
+        trusted = argosy(store, "pull", "-q", name, environ={"SSL_CERT_FILE": str(folder / "cert.pem")})
+        assert (trusted.returncode, trusted.stderr) == (0, b"")
+        bad = argosy(store, "pull", name, environ={"SSL_CERT_FILE": str(tmp_path / "absent")})
+        assert (bad.returncode, b"[ca-file-invalid]" in bad.stderr) == (1, True)

@@ -3,7 +3,8 @@
     with docker_registry(tmp_path / "registry", login=True) as address:
         ...
 
-Deletion is allowed; with *login* it asks for Basic authentication and knows USER alone.
+Deletion is allowed; with *login* it asks for Basic authentication and knows USER alone,
+with *tls* it speaks https with a certificate for 127.0.0.1 of its own, FOLDER/cert.pem.
 """
 
 from __future__ import annotations
@@ -28,18 +29,23 @@ _CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: "{folder}/data"}}, delete: {{enabled: true}}}}
-http: {{addr: "{address}"}}
+http: {{addr: "{address}"{tls}}}
 """
+_TLS = ', tls: {{certificate: "{folder}/cert.pem", key: "{folder}/key.pem"}}'
+
 _AUTH = 'auth: {{htpasswd: {{realm: "a, realm", path: "{folder}/htpasswd"}}}}\n'
 
 
 @contextmanager
-def docker_registry(folder: Path, *, login: bool = False) -> Iterator[str]:
+def docker_registry(folder: Path, *, login: bool = False, tls: bool = False) -> Iterator[str]:
     """Give its «host:port» while it runs."""
     folder.mkdir(parents=True)
     address = _free_address()
     config = folder / "config.yml"
-    config.write_text((_CONFIG + (_AUTH if login else "")).format(folder=folder, address=address))
+    text = _CONFIG + (_AUTH if login else "")
+    config.write_text(text.format(folder=folder, address=address, tls=_TLS.format(folder=folder) if tls else ""))
+    if tls:
+        _make_certificate(folder)
     (folder / "htpasswd").write_text(_HTPASSWD)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
@@ -49,6 +55,13 @@ def docker_registry(folder: Path, *, login: bool = False) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _make_certificate(folder: Path) -> None:
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*words, *names, *files], check=True, capture_output=True)
 
 
 def _free_address() -> str:
