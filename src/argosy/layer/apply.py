@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from . import target
+from .faults import link_missing
 from .target import Target, joined
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, WHITEOUT_XATTR, mark_of
 
@@ -157,7 +157,7 @@ class _Application:
         other = self._tree.real(parent)
         found = self._tree.lstat(other, target_name)
         if found is None or stat.S_ISDIR(found.st_mode) or self._tree.is_whiteout(found, joined(other, target_name)):
-            raise target.link_missing(entry.path, entry.linkname)
+            raise link_missing(entry.path, entry.linkname)
         old = self._tree.lstat(real, name)
         if old is not None and old.st_ino == found.st_ino:
             return

@@ -11,8 +11,9 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from ..errors import Corrupt, Unsupported
+from ..errors import Unsupported
 from . import erofs_format as form
+from .faults import link_missing, not_a_folder
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, mark_of
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class IndexBuilder:
         target = self._folder(parent)
         found = target.children.get(target_name)
         if not isinstance(found, int):
-            raise _link_missing(entry)
+            raise link_missing(entry.path, entry.linkname)
         old = folder.children.get(name)
         if old == found:
             return
@@ -192,7 +193,7 @@ class IndexBuilder:
                 text = self._symlinks.get(child >> 3)
                 links += 1
                 if text is None or links > MOST_LINKS:
-                    raise _not_a_folder(path, name, "a link in a circle" if text else "not a folder")
+                    raise not_a_folder(path, name, "a link in a circle" if text else "not a folder")
                 if text.startswith(b"/"):
                     del stack[1:]
                 names += text.split(b"/")[::-1]
@@ -267,7 +268,7 @@ class IndexBuilder:
         self._inodes += 1
         xattrs = form.inline_xattrs(form.xattr_entries(entry.xattrs))
         if entry.kind == "symlink":
-            place = form.place(self._position, _INODE_SIZE + len(xattrs), len(entry.linkname))
+            place = form.place(self._position, form.INODE_SIZE + len(xattrs), len(entry.linkname))
             nid = self._place(form.SYMLINK, _owner(entry), place, entry.linkname, xattrs)
             self._symlinks[nid] = entry.linkname
             return nid
@@ -363,7 +364,7 @@ class IndexBuilder:
             folder.children = dict(sorted(folder.children.items()))  # sorting again when writing is then cheap
             blocks, used = form.directory_sizes(sorted([b".", b"..", *folder.children]))
             xattrs = form.inline_xattrs(_folder_xattrs(folder))
-            place = form.place(position, _INODE_SIZE + len(xattrs), (blocks - 1) * form.BLOCK + used)
+            place = form.place(position, form.INODE_SIZE + len(xattrs), (blocks - 1) * form.BLOCK + used)
             folder.nid, folder.place, position = place.inode // form.SLOT, place, place.end
 
     def _write_folder(self, folder: _Folder, above: _Folder) -> None:
@@ -382,7 +383,7 @@ class IndexBuilder:
         self._fill_to(_aligned(self._position))
         entries = _folder_xattrs(self._root)
         xattrs = form.inline_xattrs(entries)
-        if _INODE_SIZE + len(xattrs) > form.BODY_OFFSET - form.ROOT_OFFSET:
+        if form.INODE_SIZE + len(xattrs) > form.BODY_OFFSET - form.ROOT_OFFSET:
             xattrs = self._shared(entries)
         return form.inode(
             form.DIRECTORY,
@@ -438,9 +439,6 @@ class IndexBuilder:
         self._pending = bytearray()
 
 
-_INODE_SIZE = 64
-
-
 def _owner(entry: Entry) -> form.Owner:
     return form.Owner(mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime_ns=entry.mtime_ns)
 
@@ -494,25 +492,5 @@ def _aligned(position: int) -> int:
     return position + -position % form.BLOCK
 
 
-def _link_missing(entry: Entry) -> Corrupt:
-    return Corrupt(
-        f"the archive links {_shown(entry.path)} to {_shown(entry.linkname)}, which is not in it",
-        code="archive-link-missing",
-        context="a hard link must name a file that the same layer holds before it",
-    )
-
-
-def _not_a_folder(path: bytes, name: bytes, why: str) -> Corrupt:
-    return Corrupt(
-        f"the archive puts a file into {_shown(path)}",
-        code="archive-parent-not-folder",
-        context=f"{_shown(name)} is {why}",
-    )
-
-
 def _too_large(why: str) -> Unsupported:
     return Unsupported("the layer is too large for an EROFS index", code="archive-too-large", context=why)
-
-
-def _shown(path: bytes) -> str:
-    return repr(path.decode(errors="backslashreplace"))

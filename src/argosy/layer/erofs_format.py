@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 BLOCK_BITS = 9  # data of a tar is aligned to 512 bytes, so blocks must be as small; Linux 6.4 and later
 BLOCK = 1 << BLOCK_BITS
@@ -45,12 +45,14 @@ _INCOMPAT = 4 | 8  # CHUNKED_FILE, DEVICE_TABLE
 _SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHH38x")
 _DEVICE = struct.Struct("<64sII56x")
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
+INODE_SIZE = _INODE.size
 _CHUNK = struct.Struct("<HHI")
 #: An inode and the one chunk that most files have.
 _FILE = struct.Struct("<HHHHQIIIIqII16xHHI")
 _DIRENT = struct.Struct("<QHBB")
 _XATTR_HEADER = struct.Struct("<IB7x")
 _XATTR = struct.Struct("<BBH")
+_LARGEST_XATTR = 4 + 255 + 0xFFFF  # bytes of one encoded entry
 _NS = 10**9
 
 _XATTR_PREFIXES = (
@@ -264,3 +266,58 @@ def crc32c(data: bytes) -> int:
         for _ in range(8):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     return crc
+
+
+# ---- reading back, for what was written above
+
+
+class Inode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The fields of an extended inode that folders need; *owner.mode* with its S_IF bits."""
+
+    layout: int
+    xattr_size: int
+    size: int
+    where: int
+    owner: Owner
+
+
+def read_inode(record: bytes) -> Inode:
+    form, xattr_count, mode, _, size, where, _, uid, gid, seconds, ns, _ = _INODE.unpack(record)
+    return Inode(
+        layout=form >> 1,
+        xattr_size=_XATTR_HEADER.size + 4 * (xattr_count - 1) if xattr_count else 0,
+        size=size,
+        where=where,
+        owner=Owner(mode=mode, uid=uid, gid=gid, mtime_ns=seconds * _NS + ns),
+    )
+
+
+def read_directory_block(block: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, nid, file type) of each entry."""
+    heads = [_DIRENT.unpack_from(block, at) for at in range(0, _DIRENT.unpack_from(block)[1], _DIRENT.size)]
+    ends = [head[1] for head in heads[1:]] + [len(block)]
+    for (nid, start, file_type, _), end in zip(heads, ends, strict=True):
+        yield block[start:end].rstrip(b"\0"), nid, file_type
+
+
+def read_xattrs(block: bytes, read: Callable[[int, int], bytes]) -> dict[bytes, bytes]:
+    """Attributes from the block behind an inode; *read* gives bytes of the image (offset, size), for shared ones."""
+    if not block:
+        return {}
+    _, shared = _XATTR_HEADER.unpack_from(block)
+    at = _XATTR_HEADER.size + 4 * shared
+    found = [
+        read(4 * number, _LARGEST_XATTR) for number in struct.unpack_from(f"<{shared}I", block, _XATTR_HEADER.size)
+    ]
+    while at < len(block):
+        length, _, size = _XATTR.unpack_from(block, at)
+        found.append(block[at:])
+        at += -(-(_XATTR.size + length + size) // 4) * 4
+    return dict(_read_xattr(entry) for entry in found)
+
+
+def _read_xattr(entry: bytes) -> tuple[bytes, bytes]:
+    length, index, size = _XATTR.unpack_from(entry)
+    prefix = next(prefix for prefix, number in _XATTR_PREFIXES if number == index)
+    start = _XATTR.size + length
+    return prefix + entry[_XATTR.size : start], entry[start : start + size]

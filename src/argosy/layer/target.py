@@ -18,8 +18,8 @@ import stat
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from ..errors import Corrupt
 from ..linux.files import remove_tree
+from .faults import not_a_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,23 +191,3 @@ class Target:
 
 def joined(real: bytes, name: bytes) -> bytes:
     return real + b"/" + name if real else name
-
-
-def not_a_folder(path: bytes, name: bytes, why: str) -> Corrupt:
-    return Corrupt(
-        f"the archive puts a file into {shown(path)}",
-        code="archive-parent-not-folder",
-        context=f"{shown(name)} is {why}",
-    )
-
-
-def link_missing(path: bytes, target: bytes) -> Corrupt:
-    return Corrupt(
-        f"the archive links {shown(path)} to {shown(target)}, which is not in it",
-        code="archive-link-missing",
-        context="a hard link must name a file that the same layer holds before it",
-    )
-
-
-def shown(path: bytes) -> str:
-    return repr(path.decode(errors="backslashreplace"))

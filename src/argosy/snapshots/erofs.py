@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, cast
 from ..errors import Corrupt
 from ..layer.archive import entries
 from ..layer.erofs import IndexBuilder
+from ..layer.erofs_reader import IndexReader
 from ..linux.files import reporting
 from ..linux.mounts import Erofs
-from .folders import LayerFacts, LayerFolders
+from .folders import LayerFacts, LayerFolders, topmost_once
 from .intake import Intake
+from .parents import companions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,20 +72,20 @@ class ErofsSnapshotter:
         return self._folders.walk()
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
+        stack = topmost_once(diff_ids)
+        above = companions(
+            stack, self._folders, lambda diff_id: IndexReader(self._folders.path(diff_id) / _INDEX), mount_root
+        )
         steps, lowers = [], []
-        for number, diff_id in enumerate(topmost_once(diff_ids)):
-            self._folders.facts(diff_id)
-            target = mount_root / str(number)
+        for number, diff_id in enumerate(stack):
+            target, folder = mount_root / str(number), self._folders.path(diff_id)
             target.mkdir()
-            folder = self._folders.path(diff_id)
             steps.append(Erofs(index=str(folder / _INDEX), devices=(str(folder / _TAR),), target=str(target)))
-            lowers.append(target)
+            lowers += [above[diff_id], target] if diff_id in above else [target]
         return tuple(steps), tuple(lowers)
 
-
-def topmost_once(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
-    """Topmost first; overlayfs refuses a folder twice, and below its upper place a layer adds nothing."""
-    return tuple(dict.fromkeys(reversed(diff_ids)))
+    def _view(self, diff_id: Digest) -> IndexReader:
+        return IndexReader(self._folders.path(diff_id) / _INDEX)
 
 
 def _index(intake: Intake, out: BinaryIO, diff_id: Digest) -> LayerFacts:

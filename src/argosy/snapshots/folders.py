@@ -108,6 +108,11 @@ class LayerFolders:
         return self._tmp / f"layer-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
+def topmost_once(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
+    """Topmost first; overlayfs refuses a folder twice, and below its upper place a layer adds nothing."""
+    return tuple(dict.fromkeys(reversed(diff_ids)))
+
+
 def _names(folder: Path) -> tuple[str, ...]:
     try:
         with os.scandir(folder) as entries:

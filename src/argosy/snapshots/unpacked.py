@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 from ..layer.apply import apply
 from ..layer.archive import entries
-from ..linux import syscalls
+from ..layer.folder import FolderFacts, folder_on_disk
+from ..linux import paths, syscalls
 from ..linux.files import reporting
-from .erofs import topmost_once
-from .folders import LayerFacts, LayerFolders
+from .folders import LayerFacts, LayerFolders, topmost_once
 from .intake import Intake
+from .parents import companions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +68,26 @@ class UnpackedSnapshotter:
         return self._folders.walk()
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
-        for diff_id in diff_ids:
-            self._folders.facts(diff_id)
-        return (), tuple(self._folders.path(diff_id) / _TREE for diff_id in topmost_once(diff_ids))
+        stack = topmost_once(diff_ids)
+        above = companions(stack, self._folders, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
+        lowers = []
+        for diff_id in stack:
+            lowers += [above[diff_id], self._tree(diff_id)] if diff_id in above else [self._tree(diff_id)]
+        return (), tuple(lowers)
+
+    def _tree(self, diff_id: Digest) -> Path:
+        return self._folders.path(diff_id) / _TREE
+
+
+class _UnpackedView:
+    def __init__(self, tree: Path) -> None:
+        self._root_fd = paths.open_root(tree)
+
+    def __enter__(self) -> _UnpackedView:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._root_fd)
+
+    def folder(self, path: bytes) -> FolderFacts | bool:
+        return folder_on_disk(self._root_fd, path)

@@ -1,0 +1,99 @@
+"""Folders that a layer uses but does not describe: they take their looks from the layers below.
+
+overlayfs shows a folder as its topmost layer has it. A layer of «tmp/x» without an
+entry «tmp» (bazel, ko and Nix make such) would turn the /tmp of the image below from
+1777 into 0755. Such a layer gets a companion right above it: a folder that holds only
+the folders concerned, as the layers below describe them. containerd copies them
+while it unpacks; snapshots that know only their own layer cannot.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+from ..layer.folder import FolderFacts, make_folder_like
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from ..oci.digest import Digest
+    from .folders import LayerFolders
+
+
+class View(Protocol):
+    """One layer: the folder at a path; False when it has nothing there, True when it has something else."""
+
+    def folder(self, path: bytes) -> FolderFacts | bool: ...
+
+
+def companions(
+    stack: Sequence[Digest],
+    folders: LayerFolders,
+    view: Callable[[Digest], AbstractContextManager[View]],
+    root: Path,
+) -> dict[Digest, Path]:
+    """{layer: folder to put right above it} for those layers of *stack*, topmost first, that need one.
+
+    Costs nothing when all layers describe their folders, as those of docker do. Raises NotFound.
+    """
+    implied = {diff_id: frozenset(folders.facts(diff_id).implied) for diff_id in stack}
+    if not any(implied.values()):
+        return {}
+    with ExitStack() as opened:
+        views = {diff_id: opened.enter_context(view(diff_id)) for diff_id in stack}
+        made = {}
+        for number, diff_id in enumerate(stack):
+            below = [(views[lower], implied[lower]) for lower in stack[number + 1 :]]
+            wanted = {path: facts for path in implied[diff_id] if (facts := _described(path, below))}
+            if wanted:
+                made[diff_id] = root / f"parents-{number}"
+                _make(wanted, views[diff_id], made[diff_id])
+        return made
+
+
+def _described(path: bytes, below: Sequence[tuple[View, frozenset[bytes]]]) -> FolderFacts | None:
+    """What the layers *below*, topmost first, say about a folder of the merged tree; None when nothing."""
+    for view, implied in below:
+        found, is_last = _seen(view, path)
+        if isinstance(found, FolderFacts) and path not in implied:
+            return found
+        if is_last:
+            return None
+    return None
+
+
+def _seen(view: View, path: bytes) -> tuple[FolderFacts | bool, bool]:
+    """(the folder at *path*, whether this layer hides whatever lies below it)."""
+    hides = False
+    found: FolderFacts | bool = False
+    for prefix in _prefixes(path):
+        found = view.folder(prefix)
+        if not isinstance(found, FolderFacts):
+            return found, hides or found
+        hides = hides or found.opaque
+    return found, hides
+
+
+def _make(wanted: dict[bytes, FolderFacts], own: View, root: Path) -> None:
+    """The folders of *wanted*; those on the way to them look as the layer itself has them."""
+    looks = dict(wanted)
+    for path in wanted:
+        for prefix in _prefixes(path):
+            if prefix not in looks and isinstance(found := own.folder(prefix), FolderFacts):
+                looks[prefix] = found
+    root.mkdir()
+    top = os.fsencode(root)
+    for path in sorted(looks):
+        os.mkdir(top + b"/" + path, 0o700)
+    for path in sorted(looks, reverse=True):
+        make_folder_like(looks[path], top + b"/" + path)
+
+
+def _prefixes(path: bytes) -> list[bytes]:
+    """The folders on the way, the path itself last: a, a/b, a/b/c."""
+    parts = path.split(b"/")
+    return [b"/".join(parts[: count + 1]) for count in range(len(parts))]
