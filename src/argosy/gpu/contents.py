@@ -1,4 +1,4 @@
-"""What an NVIDIA driver consists of, by the capability that needs it: tables, no code.
+"""What an NVIDIA driver consists of, by the capability that needs it: tables.
 
 A capability is a word of NVIDIA_DRIVER_CAPABILITIES. Names without a version:
 the file is NAME.so.VERSION with the version of the driver.
@@ -154,3 +154,9 @@ FIRMWARE_FOLDERS = (
     "/lib/firmware/{release}",
     "/lib/firmware",
 )
+
+
+def names_for(table: dict[str, tuple[str, ...]], capabilities: frozenset[str]) -> tuple[str, ...]:
+    """The table's names for these capabilities; `display` has what `graphics` has."""
+    wanted = capabilities | ({"graphics"} if "display" in capabilities else set())
+    return tuple(dict.fromkeys(name for key, names in table.items() if key in wanted for name in names))

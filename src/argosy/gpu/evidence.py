@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import NotFound
-from .driver import Driver, where_looked
+from .driver import Driver
 from .inventory import module_version
+from .libraries import where_looked
 from .roots import DriverRoots, Folder
 
 

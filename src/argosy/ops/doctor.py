@@ -192,7 +192,8 @@ class _Chain:
         return f"version {driver.version}, {len(found)} files in {', '.join(folders)}"
 
     def _management(self) -> str:
-        if not self._roots.has_real_module:
+        loaded_here = self._roots.has_real_module and module_version(self._roots) is not None
+        if not (loaded_here or self._roots.has_real_devices):
             raise _Skipped("not asked, since this driver is not the running kernel's")
         driver = Driver.find(self._roots)
         library = next((file for file in driver.libraries(frozenset({"utility"})) if file.base == "libnvidia-ml"), None)
