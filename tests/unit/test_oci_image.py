@@ -14,7 +14,7 @@ from argosy.oci.digest import Digest
 from argosy.oci.image import CONFIG_LIMIT, Image, read_blob
 from argosy.oci.manifest import encode_index, encode_manifest
 from argosy.oci.platform import Platform
-from tests.support.images import Layout
+from support.images import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path

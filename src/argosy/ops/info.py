@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error
+from ..oci.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,7 @@ def versions(program: str, *, python: str, executable: str) -> Mapping[str, Any]
     client = {
         "Version": program,
         "Os": "linux",
-        "Arch": kernel.machine,
+        "Arch": Platform.host().architecture,
         "KernelVersion": kernel.release,
         "Python": python,
         "Executable": executable,

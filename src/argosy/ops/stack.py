@@ -38,7 +38,7 @@ _WORDS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
         "cuda-toolkit",
         re.compile(
-            r"toolkit|compiler|nvcc|command-line-tools|minimal-build|cu\S*-dev(el)?\b|headers|debug|profil|cupti"
+            r"toolkit|compiler|cuda.tools|nvcc|command-line-tools|minimal-build|cu\S*-dev(el)?\b|headers|debug|profil|cupti"
         ),
     ),
     (
@@ -174,8 +174,8 @@ def _kind(created_by: str) -> Kind | None:
 
 
 def catalog_title(created_by: str) -> str | None:
-    """The title of a layer of our catalogue; None for other layers."""
-    return created_by.removeprefix(CATALOG).strip() if created_by.startswith(CATALOG) else None
+    """The title of a layer of our catalogue, without the list of what is in it; None for other layers."""
+    return created_by.removeprefix(CATALOG).partition(": ")[0].strip() if created_by.startswith(CATALOG) else None
 
 
 def layer_name(created_by: str, comment: str = "") -> str:
@@ -221,7 +221,8 @@ def host_slabs(roots: Callable[[], DriverRoots]) -> tuple[Slab, ...]:
         driver = Driver.find(places)
         edits = driver.edits(gpus, _CAPABILITIES)
     except Error as error:
-        return (_gpu_slab(gpus), Slab(kind="driver", title="NVIDIA driver", note=error.message))
+        nothing = Slab(kind="injected", title="Added at launch by --gpus: nothing", note="argosy doctor says why")
+        return (_gpu_slab(gpus), Slab(kind="driver", title="NVIDIA driver", note=error.message), nothing)
     return (_gpu_slab(gpus), _driver_slab(driver), _injected_slab(edits))
 
 
@@ -243,7 +244,7 @@ def _injected_slab(edits: ContainerEdits) -> Slab:
     libraries = [mount for mount in edits.mounts if ".so" in os.path.basename(mount.container_path)]
     programs = [mount for mount in edits.mounts if "/bin/" in mount.container_path]
     others = len(edits.mounts) - len(libraries) - len(programs)
-    nodes = ", ".join(node.path.removeprefix("/dev/") for node in edits.device_nodes)
+    nodes = ", ".join(_ranges([node.path.removeprefix("/dev/") for node in edits.device_nodes]))
     parts = [
         Part(name=f"{len(libraries)} driver libraries", size=_total(mount.host_path for mount in libraries)),
         Part(name=_listed("programs", [os.path.basename(mount.container_path) for mount in programs])),
@@ -251,6 +252,19 @@ def _injected_slab(edits: ContainerEdits) -> Slab:
         Part(name=f"{len(edits.links)} links, ld.so.cache" + (f", {others} other files" if others else "")),
     ]
     return Slab(kind="injected", title="Added at launch by --gpus", note="the image stays as it is", parts=tuple(parts))
+
+
+def _ranges(names: Sequence[str]) -> list[str]:
+    """Device names with runs of numbers taken together: nvidia0-7."""
+    numbers = sorted(int(found[1]) for name in names if (found := re.fullmatch(r"nvidia(\d+)", name)))
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = [f"nvidia{run[0]}" + (f"-{run[-1]}" if len(run) > 1 else "") for run in runs]
+    return [*shown, *(name for name in names if not re.fullmatch(r"nvidia\d+", name))]
 
 
 def _listed(what: str, names: list[str]) -> str:
