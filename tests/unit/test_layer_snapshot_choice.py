@@ -1,0 +1,95 @@
+"""Which kind of snapshots a store gets, and that it keeps it."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from argosy.errors import Conflict, Corrupt, InvalidInput
+from argosy.linux.features import Feature, HostFeatures
+from argosy.snapshots import choose
+from argosy.snapshots.erofs import ErofsSnapshotter
+from argosy.snapshots.folders import LayerFolders
+from argosy.snapshots.unpacked import UnpackedSnapshotter
+from tests.support.archives import archive, diff_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+YES, NO = Feature(available=True), Feature(available=False, reason="not here")
+ROOT = HostFeatures(
+    key="",
+    cgroup="v2",
+    mount=YES,
+    user_namespace=YES,
+    newuidmap=YES,
+    overlay=YES,
+    overlay_userns=YES,
+    overlay_layerwise=YES,
+    erofs_file=YES,
+    idmapped_mounts=YES,
+    openat2=YES,
+)
+OLD_ROOT = msgspec.structs.replace(ROOT, erofs_file=NO)
+USER = msgspec.structs.replace(OLD_ROOT, mount=NO)
+
+
+@pytest.mark.parametrize(
+    ("features", "kind", "recorded"),
+    [
+        (ROOT, ErofsSnapshotter, "erofs\n"),
+        (OLD_ROOT, UnpackedSnapshotter, "unpacked\n"),
+        (USER, UnpackedSnapshotter, "unpacked-user\n"),
+    ],
+    ids=["root", "root, old kernel", "user"],
+)
+def test_the_best_kind_is_chosen_and_written_down(
+    tmp_path: Path, features: HostFeatures, kind: type, recorded: str
+) -> None:
+    assert type(choose(tmp_path, features)) is kind
+    assert (tmp_path / "layers/kind").read_text() == recorded
+    assert type(choose(tmp_path, features)) is kind
+
+
+def test_an_empty_store_changes_its_kind_and_a_full_one_keeps_it(tmp_path: Path) -> None:
+    choose(tmp_path, OLD_ROOT)
+    snapshotter = choose(tmp_path, ROOT)
+    assert snapshotter.kind == "erofs"
+    snapshotter.apply(diff_id(archive()), io.BytesIO(archive()))
+    for features in (OLD_ROOT, USER):
+        with pytest.raises(Conflict) as caught:
+            choose(tmp_path, features)
+        assert (caught.value.code, str(tmp_path) in caught.value.message) == ("snapshot-kind", True)
+    snapshotter.remove(diff_id(archive()))
+    assert choose(tmp_path, USER).kind == "unpacked"
+
+
+def test_a_kind_that_works_is_kept_when_a_better_one_appears(tmp_path: Path) -> None:
+    old = choose(tmp_path, OLD_ROOT, "erofs")
+    old.apply(diff_id(archive()), io.BytesIO(archive()))
+    with pytest.raises(Conflict):
+        choose(tmp_path, ROOT, "unpacked")
+    assert choose(tmp_path, ROOT).kind == "erofs"
+
+
+def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no kind of snapshots 'zfs'"):
+        choose(tmp_path, ROOT, "zfs")
+
+
+def test_damaged_facts_are_named(tmp_path: Path) -> None:
+    name = diff_id(archive())
+    choose(tmp_path, ROOT).apply(name, io.BytesIO(archive()))
+    (LayerFolders(tmp_path).path(name) / "layer.json").write_text("{")
+    with pytest.raises(Corrupt) as caught:
+        choose(tmp_path, ROOT).usage(name)
+    assert caught.value.code == "layer-facts-damaged"
+
+
+def test_what_is_no_snapshot_is_passed_over(tmp_path: Path) -> None:
+    for name in ("sha256/short", f"sha256/{'0' * 64}", f"md5/{'0' * 32}", f"sha256/{'x' * 64}"):
+        (tmp_path / "layers" / name).mkdir(parents=True)
+    assert list(LayerFolders(tmp_path).walk()) == []
