@@ -108,9 +108,13 @@ def environment() -> Mapping[str, str]:
 
 
 def find(*, search_path: str, extra_folders: tuple[str, ...], root: str, cgroup_manager: str) -> OciRuntime:
-    """crun or runc. Raises NotFound (no-runtime) that says which package brings one."""
-    for name in NAMES:
-        path = processes.find_program(name, path=search_path, extra_folders=extra_folders)
+    """crun or runc, whichever lies in *extra_folders*, else crun before runc in *search_path* and the system's folders.
+
+    Raises NotFound (no-runtime) that says which package brings one.
+    """
+    own = (os.path.join(folder, name) for folder in extra_folders for name in NAMES)
+    for name in (*own, *NAMES):
+        path = processes.find_program(name, path=search_path)
         if path is not None:
             return OciRuntime(path=path, root=root, cgroup_manager=cgroup_manager)
     raise NotFound(
