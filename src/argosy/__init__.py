@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .oci.image import Image as Image
     from .oci.platform import Platform as Platform
     from .oci.reference import Reference as Reference
+    from .ops.commit import commit as commit
+    from .ops.pull import pull as pull
+    from .ops.push import push as push
+    from .ops.run import run as run
 
 #: {public name: module that defines it}
 _PUBLIC = {
@@ -22,9 +26,13 @@ _PUBLIC = {
     "Image": "oci.image",
     "Platform": "oci.platform",
     "Reference": "oci.reference",
+    "commit": "ops.commit",
+    "pull": "ops.pull",
+    "push": "ops.push",
+    "run": "ops.run",
 }
 
-__all__ = ["Digest", "Error", "Image", "Platform", "Reference", "__version__"]
+__all__ = ["Digest", "Error", "Image", "Platform", "Reference", "__version__", "commit", "pull", "push", "run"]
 
 
 def __getattr__(name: str) -> object:
