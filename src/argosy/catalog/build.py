@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..linux.files import locked, remove_tree
+from ..errors import Corrupt
+from ..linux.files import locked, remove_tree, reporting
 from ..oci.config import History, ImageConfig
 from ..oci.digest import Digest
 from ..oci.manifest import Manifest, encode_manifest
@@ -68,7 +70,29 @@ def build(
     (network-unavailable), Exhausted (disk-full), Corrupt (digest-mismatch),
     RuntimeFailed (program-failed).
     """
-    os.makedirs(cache, exist_ok=True)
+    with reporting("build in", cache):
+        os.makedirs(cache, exist_ok=True)
+        try:
+            return _build(wanted, settings, blobs, debian, wheels, records, cache, report)
+        except zipfile.BadZipFile as error:
+            raise Corrupt(
+                "a wheel is damaged",
+                code="wheel-damaged",
+                context=f"{error}, in {wheels.folder}",
+                hint="remove that folder and run the command again",
+            ) from error
+
+
+def _build(
+    wanted: Wanted,
+    settings: Settings,
+    blobs: BlobStore,
+    debian: Debian,
+    wheels: Wheels,
+    records: Records,
+    cache: Path,
+    report: Report,
+) -> tuple[Built, ...]:
     with locked(cache / "lock"), _work_folder(cache) as name:
         plan = make_plan(wanted, settings, debian=debian, wheels=wheels, records=records)
         layers = Layers(

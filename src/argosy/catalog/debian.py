@@ -92,11 +92,16 @@ class Debian:
             raise RuntimeFailed("apt chose no packages", code="program-failed", context=said[-1000:], exit_status=1)
         return tuple(sorted(debs, key=lambda deb: deb.file))
 
-    def fetch(self, debs: Sequence[Deb]) -> None:
-        """Bring the files into `debs`; those that are there and whole are not downloaded again."""
+    def fetch(self, debs: Sequence[Deb], release: OsRecipe) -> None:
+        """Bring the files into `debs`; those that are there and whole are not downloaded again.
+
+        Raises RuntimeFailed where the archive has dropped a version meanwhile, Corrupt (digest-mismatch).
+        """
         missing = [deb for deb in debs if not self._is_whole(deb)]
         if not missing:
             return
+        if not (self._folder / "apt.conf").exists():  # the cache was deleted
+            self.refresh(release)
         os.makedirs(self.debs / "partial", exist_ok=True)
         self._get(
             ["--download-only", "-o", f"Dir::Cache::archives={self.debs}", "install"]
@@ -126,7 +131,7 @@ class Debian:
         """Write the installed tree as a tar to *target*; *work* is an empty folder for what is in between."""
         mmdebstrap = programs.require("mmdebstrap", package="mmdebstrap", environ=self._environ)
         repository = work / "repository"
-        self._repository(debs, release, repository)
+        self._repository(debs, release, repository, self._plain_environment(work))
         argv = [
             mmdebstrap,
             f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -135,22 +140,23 @@ class Debian:
             f"--include={','.join(deb.name for deb in debs)}",
             *(f"--dpkgopt={option}" for option in LEFT_OUT),
             f"--setup-hook={_MERGED_USR}",
+            "--skip=check/signed-by,check/qemu",  # the one source is ours, and architectures are the host's
             "--format=tar",
             release.codename,
             "-",
             f"deb [trusted=yes] copy:{repository} {release.codename} main",
         ]
-        environ = self._plain_environment() | {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(work)}
+        environ = self._plain_environment(work) | {"SOURCE_DATE_EPOCH": str(epoch)}
         with open(target, "wb") as out:
             programs.run(argv, doing=f"installing {len(debs)} Debian packages", environ=environ, stdout=out)
 
-    def _repository(self, debs: Sequence[Deb], release: OsRecipe, folder: Path) -> None:
+    def _repository(self, debs: Sequence[Deb], release: OsRecipe, folder: Path, environ: Mapping[str, str]) -> None:
         """A package archive of these files alone; others may read it, since mmdebstrap's user is another one."""
         lists = folder / "dists" / release.codename / "main" / f"binary-{self.architecture}"
         pool = folder / "pool"
         os.makedirs(lists)
         os.makedirs(pool)
-        index = "".join(self._paragraph(deb, pool) for deb in debs).encode()
+        index = "".join(self._paragraph(deb, pool, environ) for deb in debs).encode()
         _write_public(lists / "Packages", index)
         summary = (
             f"Suite: {release.codename}\nCodename: {release.codename}\nComponents: main\n"
@@ -159,16 +165,14 @@ class Debian:
         )
         _write_public(folder / "dists" / release.codename / "Release", summary.encode())
 
-    def _paragraph(self, deb: Deb, pool: Path) -> str:
+    def _paragraph(self, deb: Deb, pool: Path, environ: Mapping[str, str]) -> str:
         source = self.debs / deb.file
         try:
             os.link(source, pool / deb.file)
         except OSError:  # another file system
             shutil.copyfile(source, pool / deb.file)
         os.chmod(pool / deb.file, 0o644)
-        control = programs.run(
-            ["dpkg-deb", "--field", str(source)], doing=f"reading {deb.file}", environ=self._plain_environment()
-        )
+        control = programs.run(["dpkg-deb", "--field", str(source)], doing=f"reading {deb.file}", environ=environ)
         return f"{control.rstrip()}\nFilename: pool/{deb.file}\nSize: {deb.size}\nSHA256: {deb.sha256}\n\n"
 
     def _is_whole(self, deb: Deb) -> bool:
@@ -224,9 +228,10 @@ class Debian:
         environ = dict(self._environ) | {"APT_CONFIG": str(self._folder / "apt.conf"), "LC_ALL": "C.UTF-8"}
         return programs.run(["apt-get", "-qq", "-y", *arguments], doing=doing, environ=environ)
 
-    def _plain_environment(self) -> dict[str, str]:
+    def _plain_environment(self, work: Path) -> dict[str, str]:
         """Nothing of the user's own settings may reach the image."""
-        return {"PATH": self._environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME": "/", "LC_ALL": "C.UTF-8"}
+        path = self._environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        return {"PATH": path, "HOME": "/", "LC_ALL": "C.UTF-8", "TMPDIR": str(work)}
 
 
 def _write_public(path: Path, data: bytes) -> None:

@@ -141,7 +141,7 @@ class Layers:
         ]
 
     def _assemble(self, flavour: str, debs: Sequence[Deb]) -> Path:
-        self._debian.fetch(debs)
+        self._debian.fetch(debs, self._os)
         name = flavour or "base"
         work = self._work / name
         work.mkdir(mode=0o755)

@@ -145,7 +145,7 @@ def _packages(wanted: Wanted, settings: Settings, debian: Debian, records: Recor
     def find() -> Packages:
         debian.refresh(release)
         base = debian.resolve(release.packages)
-        debian.fetch(base)
+        debian.fetch(base, release)
         flavours = {name: debian.resolve([*release.packages, *more]) for name, more in extra.items()}
         return Packages(day=records.day, base=base, flavours=flavours, newest=debian.newest(base))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from ..errors import InvalidInput, Unavailable
 from ..linux.files import write_atomic
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
@@ -27,21 +28,24 @@ if TYPE_CHECKING:
     from ..store.blobs import BlobStore
 
 FORMAT = 1  # part of every key; a change of how layers are made raises it
-_T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """The release that «13» means today, and the version of each package that it pins."""
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was looked up, and the day (UTC) when that was."""
 
     day: str
+
+
+class Release(Answer, frozen=True, kw_only=True):
+    """The release that «13» means today, and the version of each package that it pins."""
+
     version: str
     pins: dict[str, str]
 
 
-class Packages(msgspec.Struct, frozen=True, kw_only=True):
+class Packages(Answer, frozen=True, kw_only=True):
     """The Debian packages of today."""
 
-    day: str
     #: what the OS layer is made of
     base: tuple[Deb, ...]
     #: {flavour: everything that its tree holds}, for flavours with packages of their own
@@ -50,10 +54,9 @@ class Packages(msgspec.Struct, frozen=True, kw_only=True):
     newest: int
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class Parts(Answer, frozen=True, kw_only=True):
     """The wheels that serve a release today, in the order of the requirements."""
 
-    day: str
     wheels: tuple[Wheel, ...]
 
 
@@ -74,20 +77,34 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     loader_cache: bytes = b""
 
 
+_T = TypeVar("_T", bound=msgspec.Struct)
+_Looked = TypeVar("_Looked", bound=Answer)
+
+
 class Records:
     """The folder cache/catalog of a store."""
 
-    def __init__(self, folder: Path, *, now: float | None = None) -> None:
+    def __init__(self, folder: Path, *, warn: Callable[[str], None], now: float | None = None) -> None:
         self._folder = folder
+        self._warn = warn
         self.day = time.strftime("%Y-%m-%d", time.gmtime(now))
 
-    def today(self, kind: type[_T], question: object, find: Callable[[], _T], *, refresh: bool) -> _T:
-        """The answer of today to *question*; it is looked up again on another day, or to *refresh*."""
+    def today(self, kind: type[_Looked], question: object, find: Callable[[], _Looked], *, refresh: bool) -> _Looked:
+        """The answer of today to *question*; it is looked up again on another day, or to *refresh*.
+
+        Without a connection an older answer serves, with a warning; to *refresh* it does not.
+        """
         path = self._path(kind.__name__.lower(), question)
         known = None if refresh else _read(path, kind)
-        if known is not None and getattr(known, "day", None) == self.day:
+        if known is not None and known.day == self.day:
             return known
-        found = find()
+        try:
+            found = find()
+        except Unavailable as error:
+            if known is None:
+                raise
+            self._warn(f"{error.message}; using what was found on {known.day}")
+            return known
         self._write(path, found)
         return found
 
@@ -114,5 +131,5 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return decode(path.read_bytes(), kind)
     except FileNotFoundError:
         return None
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, InvalidInput):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -34,8 +35,10 @@ MEDIA_TYPES = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "none": OCI_LAYER
 
 #: Folders that stay, without what is in them.
 _EMPTIED = (b"dev", b"proc", b"sys", b"run", b"tmp", b"var/tmp", b"var/log", b"var/lib/apt/lists")
-#: Links to manual pages, which are not installed (debian.py, LEFT_OUT).
+#: What is not installed (debian.py, LEFT_OUT); links to it go too.
 _MANUALS = (b"/usr/share/man/",)
+_DOCUMENTS = b"usr/share/doc/"
+_KEPT = (b"run/lock",)  # where /var/lock leads
 #: Left by installing; who needs one makes it again.
 _LEFTOVERS = frozenset(
     (
@@ -54,6 +57,7 @@ _LEFTOVERS = frozenset(
         b"var/cache/debconf/config.dat-old",
         b"var/cache/debconf/templates.dat-old",
         b"var/cache/debconf/passwords.dat",
+        b"var/cache/apt/archives/lock",
         b"var/cache/apt/pkgcache.bin",
         b"var/cache/apt/srcpkgcache.bin",
         b"var/lib/dpkg/available-old",
@@ -124,6 +128,8 @@ def cleaned(tree: Tree, own: Iterable[Member], *, epoch: int) -> dict[bytes, Mem
     """*tree* without leftovers, with our *own* files in it and no time after *epoch* (seconds)."""
     kept = {path: _clamped(member, epoch) for path, member in tree.items() if not _is_leftover(member.entry)}
     kept |= {member.entry.path: member for member in own}
+    for path in [path for path in kept if path.startswith(_DOCUMENTS) and _is_broken(kept, path)]:
+        del kept[path]
     return _led_by_first(kept)
 
 
@@ -184,7 +190,14 @@ def _is_leftover(entry: Entry) -> bool:
         return True
     if entry.kind == "symlink" and entry.linkname.startswith(_MANUALS):
         return True
-    return any(path.startswith(above + b"/") for above in _EMPTIED)
+    return path not in _KEPT and any(path.startswith(above + b"/") for above in _EMPTIED)
+
+
+def _is_broken(tree: Tree, path: bytes) -> bool:
+    entry = tree[path].entry
+    if entry.kind != "symlink":
+        return False
+    return posixpath.normpath(posixpath.join(b"/", entry.parent, entry.linkname)).lstrip(b"/") not in tree
 
 
 def _clamped(member: Member, epoch: int) -> Member:

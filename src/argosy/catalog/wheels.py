@@ -20,7 +20,7 @@ import msgspec
 
 from ..errors import Corrupt, Error, NotFound, RuntimeFailed, Unsupported
 from ..linux.files import write_atomic
-from ..linux.processes import find_program
+from ..linux.processes import find_program, run_program
 from . import programs
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Wheels:
         os.makedirs(self.folder, exist_ok=True)
         if not requirements:
             return ()
+        self._drop_cut()
         said = self._pip(requirements, self.folder)
         files = {_project_of(Path(path).name): Path(path).name for path in _REPORTED.findall(said)}
         names = [normalised(requirement) for requirement in requirements]
@@ -93,6 +94,7 @@ class Wheels:
         if not missing:
             return
         os.makedirs(self.folder, exist_ok=True)
+        self._drop_cut()
         self._pip([f"{wheel.project}=={wheel.version}" for wheel in missing], self.folder)
         for wheel in missing:
             if not self._is_whole(wheel):
@@ -128,6 +130,12 @@ class Wheels:
             )
         self._checked.add(file)
         return wheel
+
+    def _drop_cut(self) -> None:
+        """Downloads that were cut short go, for pip would trip over them; what has a digest was whole once."""
+        for path in self.folder.glob("*.whl"):
+            if self._recorded(path.name) is None and not zipfile.is_zipfile(path):
+                os.unlink(path)
 
     def _is_whole(self, wheel: Wheel) -> bool:
         path = self.folder / wheel.file
@@ -167,9 +175,9 @@ class Wheels:
 
     def _program(self) -> list[str]:
         """pip of this interpreter, else one on PATH (environments made by uv have none)."""
-        import importlib.util
-
-        if importlib.util.find_spec("pip") is not None:
+        # Asked of the interpreter itself, for `argosy` may run without its site folder.
+        own = run_program([self._python, "-c", "import pip"], env=self._environ)
+        if own.status == 0:
             return [self._python, "-m", "pip"]
         for name in ("pip3", "pip"):
             found = find_program(name, path=self._environ.get("PATH", ""))

@@ -14,7 +14,7 @@ from ..catalog.plan import Settings, machine_of
 from ..catalog.records import Records
 from ..catalog.wheels import Wheels
 from ..oci.reference import Reference
-from .progress import Finished, Started, silent
+from .progress import Finished, Started, Warned, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ def build(
         blobs=blobs,
         debian=Debian(cache / "apt", architecture=architecture, environ=environ, apt=apt),
         wheels=Wheels(wheels or cache / "wheels", environ=environ),
-        records=Records(cache / "catalog"),
+        records=Records(cache / "catalog", warn=lambda text: progress(Warned(text))),
         cache=cache / "catalog",
         report=report,
     )
