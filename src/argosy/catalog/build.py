@@ -7,6 +7,7 @@ import tempfile
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from .plan import make_plan
 from .records import Made
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..store.blobs import BlobStore
     from .debian import Debian
     from .layers import Report
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from .recipes import Wanted
     from .records import Records
     from .wheels import Wheels
+
+_WORK = "argosy-catalog-"  # how the names of work folders begin
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +98,9 @@ def _build(
     cache: Path,
     report: Report,
 ) -> tuple[Built, ...]:
-    with locked(cache / "lock"), _work_folder(cache) as name:
+    with locked(cache / "lock"), _work_folder(cache) as work:
         plan = make_plan(wanted, settings, debian=debian, wheels=wheels, records=records)
-        layers = Layers(
-            plan, blobs=blobs, debian=debian, wheels=wheels, records=records, work=Path(name), report=report
-        )
+        layers = Layers(plan, blobs=blobs, debian=debian, wheels=wheels, records=records, work=work, report=report)
         with ThreadPoolExecutor(2) as pool:  # Debian installs in two processes while wheels are compressed here
             layers.start(pool)
             layers.begin_wheels()
@@ -180,18 +183,18 @@ def _moment(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-class _work_folder:  # noqa: N801 - used as a function
+@contextmanager
+def _work_folder(cache: Path) -> Iterator[Path]:
     """A folder for unpacked trees on the way; the subordinate user that installs without root must pass through it.
 
-    Root uses the store's disk; others /tmp (or TMPDIR), because home folders are often closed to everybody else.
+    Root uses the store's disk; others /tmp (or TMPDIR), because home folders are often closed to
+    everybody else. What a killed build left goes first: nobody else builds while we hold the lock.
     """
-
-    def __init__(self, cache: Path) -> None:
-        self._path = tempfile.mkdtemp(prefix="argosy-catalog-", dir=cache if os.geteuid() == 0 else None)
-        os.chmod(self._path, 0o755)
-
-    def __enter__(self) -> str:
-        return self._path
-
-    def __exit__(self, *exc: object) -> None:
-        remove_tree(self._path)
+    for left in cache.glob(f"{_WORK}*"):
+        remove_tree(left)
+    path = Path(tempfile.mkdtemp(prefix=_WORK, dir=cache if os.geteuid() == 0 else None))
+    try:
+        os.chmod(path, 0o755)
+        yield path
+    finally:
+        remove_tree(path)
