@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-_CHUNK = 1 << 18  # bytes a read of the stream
+_CHUNK = 1 << 20  # bytes a read of the stream
 _ZERO = bytes(BLOCK)
 #: The common form of mode, uid, gid, size, mtime and checksum: octal digits and one terminator each.
 _OCTAL = re.compile(

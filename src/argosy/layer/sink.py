@@ -11,9 +11,8 @@ from ..oci.digest import Digest
 from .compression import Compression, Compressor
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from ..oci.digest import Hasher
+    from .compression import Sink
 
 _ALGORITHM = "sha256"  # of layers we make; those of others may use any that digest.py knows
 
@@ -34,9 +33,9 @@ class LayerSink:
     lock but here runs in the caller's thread: compressing takes ten times as long.
     """
 
-    def __init__(self, out: BinaryIO, compression: Compression = "gzip") -> None:
+    def __init__(self, out: Sink, compression: Compression = "gzip") -> None:
         self._blob = _HashingOut(out)
-        self._compressor = Compressor(self._blob, compression)  # type: ignore[arg-type]  # only write is used
+        self._compressor = Compressor(self._blob, compression)
         self._hasher: Hasher = sha256()
         self._size = 0
 
@@ -56,12 +55,12 @@ class LayerSink:
 
 
 class _HashingOut:
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: Sink) -> None:
         self._out = out
         self.hasher: Hasher = sha256()
         self.size = 0
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes) -> int:
         self._out.write(data)
         self.hasher.update(data)
         self.size += len(data)

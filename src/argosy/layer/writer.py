@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Protocol
 
+    from .compression import Sink
     from .entry import Entry, Kind
-
-    class Sink(Protocol):
-        def write(self, data: bytes, /) -> object: ...
 
     class Source(Protocol):
         def read(self, count: int, /) -> bytes: ...

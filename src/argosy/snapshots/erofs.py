@@ -1,7 +1,8 @@
 """Snapshots that unpack nothing: the layer's tar as it is, and an EROFS index that the kernel mounts with it.
 
 For root on Linux 6.12 and later. The tar is written once; its digest is the
-diff-id, so the snapshot can be verified at any time.
+diff-id, so the snapshot can be verified at any time. What only apply and verify
+need is imported there: `run` mounts layers and starts 12 ms sooner without.
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from ..errors import Corrupt
-from ..layer.archive import entries
-from ..layer.erofs import IndexBuilder
-from ..layer.erofs_reader import IndexReader
 from ..linux.files import reporting
 from ..linux.mounts import Erofs
 from .folders import LayerFacts, LayerFolders, topmost_once
-from .intake import Intake
-from .parents import companions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
+    from ..layer.erofs_reader import IndexReader
     from ..linux.mounts import Mount
     from ..oci.digest import Digest
+    from .intake import Intake
 
 _TAR = "layer.tar"
 _INDEX = "index.erofs"
@@ -46,15 +44,21 @@ class ErofsSnapshotter:
     def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
         if self.has(diff_id):
             return
+        from .ahead import ReadAhead
+        from .intake import Intake
+
         with self._folders.new(diff_id) as aside, reporting("write", aside):
-            with open(aside / _TAR, "xb", buffering=0) as copy, open(aside / _INDEX, "xb", buffering=0) as index:
-                facts = _index(Intake(tar, diff_id, cast("BinaryIO", copy)), cast("BinaryIO", index), diff_id)
-                os.fsync(copy.fileno())
-                os.fsync(index.fileno())
+            with open(aside / _TAR, "xb") as copy, open(aside / _INDEX, "xb") as index, ReadAhead(tar) as ahead:
+                facts = _index(Intake(ahead, diff_id, copy), index, diff_id)
+                for file in (copy, index):
+                    file.flush()
+                    os.fsync(file.fileno())
             self._folders.commit(diff_id, aside, facts)
 
     def verify(self, diff_id: Digest) -> None:
         """Read the tar again and compare it and the index that follows from it. Raises NotFound, Corrupt."""
+        from .intake import Intake
+
         self._folders.facts(diff_id)
         folder = self._folders.path(diff_id)
         with reporting("read", folder), open(folder / _TAR, "rb", buffering=0) as tar, io.BytesIO() as index:
@@ -73,9 +77,7 @@ class ErofsSnapshotter:
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
         stack = topmost_once(diff_ids)
-        above = companions(
-            stack, self._folders, lambda diff_id: IndexReader(self._folders.path(diff_id) / _INDEX), mount_root
-        )
+        above = self._folders.companions(stack, self._view, mount_root)
         steps, lowers = [], []
         for number, diff_id in enumerate(stack):
             target, folder = mount_root / str(number), self._folders.path(diff_id)
@@ -85,10 +87,15 @@ class ErofsSnapshotter:
         return tuple(steps), tuple(lowers)
 
     def _view(self, diff_id: Digest) -> IndexReader:
+        from ..layer.erofs_reader import IndexReader
+
         return IndexReader(self._folders.path(diff_id) / _INDEX)
 
 
 def _index(intake: Intake, out: BinaryIO, diff_id: Digest) -> LayerFacts:
+    from ..layer.archive import entries
+    from ..layer.erofs import IndexBuilder
+
     builder = IndexBuilder(out)
     reader = entries(cast("BinaryIO", intake))
     for entry in reader:

@@ -17,8 +17,11 @@ from ..linux.files import remove_tree, reporting, sync_folder
 from ..oci.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from .parents import View
 
 _FACTS = "layer.json"
 
@@ -61,6 +64,17 @@ class LayerFolders:
             ) from None
         except msgspec.MsgspecError as error:
             raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error)) from error
+
+    def companions(
+        self, stack: tuple[Digest, ...], view: Callable[[Digest], AbstractContextManager[View]], root: Path
+    ) -> dict[Digest, Path]:
+        """What parents.companions gives for *stack*; without its import where every layer describes its folders."""
+        implied = {diff_id: frozenset(self.facts(diff_id).implied) for diff_id in stack}
+        if not any(implied.values()):
+            return {}
+        from .parents import companions
+
+        return companions(stack, implied, view, root)
 
     def walk(self) -> Iterator[Digest]:
         for algorithm in _names(self._layers):

@@ -9,13 +9,16 @@ from ..errors import Corrupt
 from ..oci.digest import Digest
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import BinaryIO, Protocol
+
+    class Source(Protocol):
+        def read(self, count: int, /) -> bytes: ...
 
 
 class Intake(io.RawIOBase):
     """Reads *tar*; every byte also goes into the digest and into *copy*. `verify` at the end."""
 
-    def __init__(self, tar: BinaryIO, diff_id: Digest, copy: BinaryIO | None = None) -> None:
+    def __init__(self, tar: Source, diff_id: Digest, copy: BinaryIO | None = None) -> None:
         self._tar = tar
         self._diff_id = diff_id
         self._copy = copy

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Protocol
 from ..layer.folder import FolderFacts, make_folder_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from ..oci.digest import Digest
-    from .folders import LayerFolders
 
 
 class View(Protocol):
@@ -32,7 +31,7 @@ class View(Protocol):
 
 def companions(
     stack: Sequence[Digest],
-    folders: LayerFolders,
+    implied: Mapping[Digest, frozenset[bytes]],
     view: Callable[[Digest], AbstractContextManager[View]],
     root: Path,
 ) -> dict[Digest, Path]:
@@ -40,9 +39,6 @@ def companions(
 
     Costs nothing when all layers describe their folders, as those of docker do. Raises NotFound.
     """
-    implied = {diff_id: frozenset(folders.facts(diff_id).implied) for diff_id in stack}
-    if not any(implied.values()):
-        return {}
     with ExitStack() as opened:
         views = {diff_id: opened.enter_context(view(diff_id)) for diff_id in stack}
         made = {}

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from ..layer.apply import apply
-from ..layer.archive import entries
-from ..layer.folder import FolderFacts, folder_on_disk
 from ..linux import paths, syscalls
 from ..linux.files import reporting
 from .folders import LayerFacts, LayerFolders, topmost_once
-from .intake import Intake
-from .parents import companions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
+    from ..layer.folder import FolderFacts
     from ..linux.mounts import Mount
     from ..oci.digest import Digest
+    from .intake import Intake
 
 _TREE = "fs"
 
@@ -43,17 +40,24 @@ class UnpackedSnapshotter:
     def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
         if self.has(diff_id):
             return
+        from .ahead import ReadAhead
+        from .intake import Intake
+
         with self._folders.new(diff_id) as aside, reporting("write", aside):
             (aside / _TREE).mkdir()
             root_fd = os.open(aside / _TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                facts = self._unpack(Intake(tar, diff_id), root_fd)
+                with ReadAhead(tar) as ahead:
+                    facts = self._unpack(Intake(ahead, diff_id), root_fd)
                 syscalls.syncfs(root_fd)  # one call for a hundred thousand files
             finally:
                 os.close(root_fd)
             self._folders.commit(diff_id, aside, facts)
 
     def _unpack(self, intake: Intake, root_fd: int) -> LayerFacts:
+        from ..layer.apply import apply
+        from ..layer.archive import entries
+
         applied = apply(entries(cast("BinaryIO", intake)), root_fd, user=self._user)
         intake.verify()
         return LayerFacts(size=intake.size, implied=applied.implied, warnings=applied.warnings)
@@ -69,7 +73,7 @@ class UnpackedSnapshotter:
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
         stack = topmost_once(diff_ids)
-        above = companions(stack, self._folders, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
+        above = self._folders.companions(stack, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
         lowers = []
         for diff_id in stack:
             lowers += [above[diff_id], self._tree(diff_id)] if diff_id in above else [self._tree(diff_id)]
@@ -90,4 +94,6 @@ class _UnpackedView:
         os.close(self._root_fd)
 
     def folder(self, path: bytes) -> FolderFacts | bool:
+        from ..layer.folder import folder_on_disk
+
         return folder_on_disk(self._root_fd, path)
