@@ -6,8 +6,10 @@ import io
 import os
 import signal
 import stat
+import struct
 import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +36,7 @@ from tests.support.layers import applied, looking, merged, snapshotter_of
 from tests.support.trees import describe
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from argosy.snapshots import Snapshotter
 
@@ -139,6 +141,24 @@ def test_capabilities_are_seen_by_getcap(snapshotter: Snapshotter, scratch: Path
     assert looking(snapshotter, applied(snapshotter, tar), scratch, look).split()[-1] == "cap_net_raw=ep"
 
 
+def test_access_lists_are_kept(snapshotter: Snapshotter, scratch: Path) -> None:
+    entries = ((0x01, 6, -1), (0x02, 4, 1000), (0x04, 4, -1), (0x10, 4, -1), (0x20, 0, -1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    tar = archive(
+        pax((b"SCHILY.xattr.system.posix_acl_access", acl)),
+        file(b"f", mode=0o640),
+        pax((b"SCHILY.xattr.system.posix_acl_default", acl)),
+        folder(b"d"),
+        file(b"d/plain", mode=0o644),
+    )
+    tree = merged(snapshotter, scratch, tar)
+    assert {name: (row[0], row[4]) for name, row in tree.items()} == {
+        "f": ("-rw-r-----", {"system.posix_acl_access": acl}),
+        "d": ("drwxr-xr-x", {"system.posix_acl_default": acl}),
+        "d/plain": ("-rw-r--r--", {}),
+    }
+
+
 def test_names_of_all_spellings_mean_the_same_file(snapshotter: Snapshotter, scratch: Path) -> None:
     tar = archive(file(b"/a", b"1"), file(b"./b", b"2"), file(b"c//d/./e", b"3"), folder(b"./"), file(b"b", b"4"))
     assert content(merged(snapshotter, scratch, tar)) == {"a": "-", "b": "-", "c": "d", "c/d": "d", "c/d/e": "-"}
@@ -203,6 +223,34 @@ def test_marks_of_overlayfs_in_an_archive_mean_nothing(snapshotter: Snapshotter,
     )
     tree = content(merged(snapshotter, scratch, lower, upper))
     assert tree == {"d": "d", "d/stays": "-", "secret": "d", "secret/x": "-"}
+
+
+def test_hard_links_between_deep_folders(snapshotter: Snapshotter, scratch: Path) -> None:
+    """Deeper than descriptors are kept; a stale one would name some other folder."""
+    one, two = b"/".join([b"a"] * 700), b"/".join([b"b"] * 700)
+    tar = archive(
+        pax((b"path", one + b"/f")),
+        file(b"x", b"x"),
+        pax((b"path", two + b"/g"), (b"linkpath", one + b"/f")),
+        hardlink(b"x", b"x"),
+        pax((b"path", two + b"/g"), (b"linkpath", one + b"/f")),
+        hardlink(b"x", b"x"),
+        pax((b"path", two + b"/h")),
+        file(b"x", b"y"),
+        pax((b"path", one + b"/f"), (b"linkpath", two + b"/h")),
+        hardlink(b"x", b"x"),
+    )
+
+    def look(root: Path) -> list[str]:
+        places = [os.path.join(root, os.fsdecode(path)) for path in (one + b"/f", two + b"/g", two + b"/h")]
+        return [Path(place).read_text() for place in places]
+
+    assert looking(snapshotter, applied(snapshotter, tar), scratch, look) == ["y", "x", "y"]
+
+
+def test_links_may_take_the_place_of_the_folder_they_came_from(snapshotter: Snapshotter, scratch: Path) -> None:
+    tar = archive(folder(b"d"), file(b"d/f", b"x"), hardlink(b"d", b"d/f"))
+    assert content(merged(snapshotter, scratch, tar)) == {"d": "-"}
 
 
 # ---- whiteouts
@@ -352,10 +400,35 @@ def test_snapshot_exists_from_apply_to_remove(snapshotter: Snapshotter) -> None:
 
 def test_absent_layers_are_not_found(snapshotter: Snapshotter, tmp_path: Path) -> None:
     name = diff_id(b"nothing")
-    for ask in (lambda: snapshotter.usage(name), lambda: snapshotter.lowers((name,), tmp_path)):
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: snapshotter.usage(name),
+        lambda: snapshotter.verify(name),
+        lambda: snapshotter.lowers((name,), tmp_path),
+    )
+    for ask in asks:
         with pytest.raises(NotFound) as caught:
             ask()
         assert caught.value.code == "layer-not-unpacked"
+
+
+def test_verify_passes_what_apply_made(snapshotter: Snapshotter) -> None:
+    tar = archive(folder(b"d"), file(b"d/f", b"x" * 1000), file(b"e/.wh.g"))
+    (name,) = applied(snapshotter, tar)
+    snapshotter.verify(name)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "code"), [("layer.tar", "digest-mismatch"), ("index.erofs", "layer-index-damaged")]
+)
+def test_verify_finds_damage_where_the_kind_can_tell(tmp_path: Path, damaged: str, code: str) -> None:
+    snapshotter = snapshotter_of("erofs", tmp_path / "store")
+    (name,) = applied(snapshotter, archive(file(b"f", b"x" * 1000)))
+    with (tmp_path / "store/layers" / name.algorithm / name.hex / damaged).open("r+b") as opened:
+        opened.seek(1300)
+        opened.write(b"!")
+    with pytest.raises(Corrupt) as caught:
+        snapshotter.verify(name)
+    assert caught.value.code == code
 
 
 def test_removed_layers_stay_readable_where_mounted(snapshotter: Snapshotter, scratch: Path) -> None:

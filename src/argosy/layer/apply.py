@@ -19,7 +19,7 @@ from .target import Target, joined
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, WHITEOUT_XATTR, mark_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .archive import ArchiveReader
     from .entry import Entry
@@ -28,7 +28,9 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = {"character": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 #: What the kernel answers for ids without a mapping, and for rights that a user lacks.
 _OWNER_REFUSED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
-_XATTR_REFUSED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
+_DEFAULT_ACL = b"system.posix_acl_default"
+#: Not permitted, not on this file system, no valid value, more than this file system holds (ext4 says ENOSPC).
+_XATTR_REFUSED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.ENOSPC)
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,11 +112,12 @@ class _Application:
             folder.opaque = hidden
         folder.implied = False
         folder.mode, folder.mtime_ns = entry.mode, entry.mtime_ns
+        folder.default_acl = entry.xattrs.get(_DEFAULT_ACL)
         place = b"/proc/self/fd/%d" % tree.fd(path)
         self._give(place, entry.uid, entry.gid)
         for xattr in stale:
             os.removexattr(place, xattr)
-        self._set_xattrs(place, entry)
+        self._set_xattrs(place, entry.xattrs)
 
     def _file(self, entry: Entry, real: bytes, name: bytes) -> None:
         try:
@@ -129,7 +132,7 @@ class _Application:
             if (entry.uid, entry.gid) != self._owner:
                 self._give(fd, entry.uid, entry.gid)
             if entry.xattrs:
-                self._set_xattrs(fd, entry)
+                self._set_xattrs(fd, entry.xattrs)
             os.fchmod(fd, entry.mode)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
@@ -163,8 +166,12 @@ class _Application:
             return
         # By way of another name, because what has this one may be the folder that holds the other end.
         free = name if old is None else b".link-" + os.urandom(8).hex().encode()
-        fds = {"src_dir_fd": self._tree.fd(other), "dst_dir_fd": self._tree.fd(real)}
-        os.link(target_name, free, follow_symlinks=False, **fds)
+        source_fd = os.dup(self._tree.fd(other))  # asking for the other folder may close the tree's own
+        try:
+            fd = self._tree.fd(real)
+            os.link(target_name, free, src_dir_fd=source_fd, dst_dir_fd=fd, follow_symlinks=False)
+        finally:
+            os.close(source_fd)
         if old is not None:
             self._replace(real, name)
             fd = self._tree.fd(real)
@@ -233,7 +240,7 @@ class _Application:
         place = b"/proc/self/fd/%d/" % fd + name
         if (entry.uid, entry.gid) != self._owner:
             self._give(place, entry.uid, entry.gid, follow=False)
-        self._set_xattrs(place, entry, follow=False)
+        self._set_xattrs(place, entry.xattrs, follow=False)
         if has_mode:
             os.chmod(name, entry.mode, dir_fd=fd)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
@@ -247,15 +254,19 @@ class _Application:
                 raise
             self._lost("owners were left as they are: their ids are not mapped here")
 
-    def _set_xattrs(self, place: bytes | int, entry: Entry, *, follow: bool = True) -> None:
-        for name, value in entry.xattrs.items():
-            try:
-                os.setxattr(place, name, value, follow_symlinks=follow)
-            except OSError as error:
-                if error.errno not in _XATTR_REFUSED:
-                    raise
-                space = name.partition(b".")[0].decode(errors="replace")
-                self._lost(f"extended attributes of the kind {space!r} were left out: {error.strerror}")
+    def _set_xattrs(self, place: bytes | int, xattrs: Mapping[bytes, bytes], *, follow: bool = True) -> None:
+        for name, value in xattrs.items():
+            if name != _DEFAULT_ACL:  # new files would inherit it; see finish
+                self._set_xattr(place, name, value, follow=follow)
+
+    def _set_xattr(self, place: bytes | int, name: bytes, value: bytes, *, follow: bool = True) -> None:
+        try:
+            os.setxattr(place, name, value, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in _XATTR_REFUSED:
+                raise
+            space = name.partition(b".")[0].decode(errors="replace")
+            self._lost(f"extended attributes of the kind {space!r} were left out: {error.strerror}")
 
     def _lost(self, what: str) -> None:
         self._losses[what] = self._losses.get(what, 0) + 1
@@ -280,6 +291,8 @@ class _Application:
             if folder.origin:
                 # See IndexBuilder: overlayfs looks for whiteouts here even where it merges nothing.
                 os.setxattr(place, self._marks + ORIGIN_XATTR, b"")
+            if folder.default_acl is not None:
+                self._set_xattr(place, _DEFAULT_ACL, folder.default_acl)
             os.chmod(place, folder.mode)
             os.utime(place, ns=(folder.mtime_ns, folder.mtime_ns))
 

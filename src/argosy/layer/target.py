@@ -30,13 +30,14 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Folder:
-    """A folder that was made; its mode and time are set at the end, when nothing more goes in."""
+    """A folder that was made; what would change what goes into it, or be changed by it, is set at the end."""
 
-    __slots__ = ("folders", "implied", "mode", "mtime_ns", "opaque", "origin")
+    __slots__ = ("default_acl", "folders", "implied", "mode", "mtime_ns", "opaque", "origin")
 
     def __init__(self) -> None:
         self.mode = 0o755
         self.mtime_ns = 0
+        self.default_acl: bytes | None = None
         self.implied = True
         self.opaque = False
         #: marked as holding whiteouts

@@ -60,6 +60,13 @@ class Snapshotter(Protocol):
         or what `layer.archive` says about broken archives. Nothing is left then.
         """
 
+    def verify(self, diff_id: Digest) -> None:
+        """Read the whole snapshot and compare it with what it was made of, as far as the kind can tell.
+
+        Raises NotFound (code layer-not-unpacked), Corrupt (digest-mismatch, layer-index-damaged,
+        layer-facts-damaged). The cure is to remove it and to apply the layer again.
+        """
+
     def usage(self, diff_id: Digest) -> int:
         """Bytes of the layer, uncompressed: about what removing it frees. NotFound (code layer-not-unpacked)."""
 

@@ -87,6 +87,7 @@ class LayerFolders:
     def remove(self, diff_id: Digest) -> None:
         aside = self._aside(diff_id)
         with reporting("remove", self.path(diff_id)):
+            os.makedirs(self._tmp, exist_ok=True)
             try:
                 os.rename(self.path(diff_id), aside)
             except FileNotFoundError:
