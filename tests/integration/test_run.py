@@ -9,12 +9,17 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..support.busybox import busybox_image
 from ..support.stores import argosy, command, environment, load_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 IMAGE = "box:1"
@@ -282,19 +287,31 @@ def test_t_without_a_terminal_is_refused_with_i(root: Path) -> None:
     assert "the input is not a terminal" in done.stderr.decode()
 
 
-def started(root: Path, *words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextmanager
+def started(root: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A run beside us, killed at the end if it still goes."""
+    child = subprocess.Popen(
         command("run", *words), env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+    try:
+        with child:
+            try:
+                yield child
+            finally:
+                child.kill()
+    finally:
+        argosy(root, "ps", "-aq")
 
 
 def container_pid(root: Path) -> int:
     """The first process of the only container, as the host numbers it."""
-    (written,) = (root / "containers").glob("*/pid")
     deadline = time.monotonic() + 10
-    while not written.read_text() and time.monotonic() < deadline:
+    while True:
+        for written in (root / "containers").glob("*/pid"):
+            if text := written.read_text():
+                return int(text)
+        assert time.monotonic() < deadline, "the runtime wrote no pid"
         time.sleep(0.01)
-    return int(written.read_text())
 
 
 def wait_gone(pid: int) -> None:

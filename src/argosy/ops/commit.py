@@ -1,0 +1,117 @@
+"""commit: a container's writable layer becomes a new image on top of its own.
+
+The layer comes from the overlay's upper folder alone, so the cost follows what
+changed, not what the image holds. What a launch added (driver files, mount points)
+is in the generated layer below and never gets here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..layer import diff
+from ..layer.sink import LayerSink
+from ..layer.writer import ArchiveWriter
+from ..linux import paths
+from ..oci.config import History
+from ..oci.descriptor import OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
+from ..oci.image import Image
+from ..oci.manifest import encode_manifest
+from ..store import gc
+from ..store.refs import Summary, untagged
+from .unpack import ensure_layers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..layer.sink import LayerDigests
+    from ..oci.config import ImageConfig
+    from ..oci.reference import Reference
+    from ..snapshots import Snapshotter
+    from ..store.blobs import BlobStore
+    from ..store.records import Container
+    from ..store.refs import RefStore
+
+
+def commit(
+    container: Container,
+    reference: Reference | None,
+    *,
+    folder: Path,
+    blobs: BlobStore,
+    refs: RefStore,
+    snapshotter: Snapshotter,
+    created: str,
+    author: str = "",
+    message: str = "",
+) -> Image:
+    """Make an image of *container* (its record and its folder) and name it *reference*; gives the image.
+
+    Without a reference the image is listed as <none>. A container that changed
+    nothing gives an image with the same layers and one more step of history.
+    *created* is RFC 3339. The reference is set last.
+
+    Raises NotFound when the container's own image has lost blobs, Exhausted.
+    """
+    base = Image(container.manifest, blobs)
+    layer = _write_layer(folder / "upper", blobs)
+    config = _config(base.config, container, layer[1] if layer else None, created, author, message)
+    layers = base.manifest.layers if layer is None else (*base.manifest.layers, layer[0])
+    described = blobs.put(config.raw, config.descriptor.media_type)
+    manifest = encode_manifest(described, layers)
+    image = Image(blobs.put(manifest.raw, OCI_MANIFEST), blobs)
+    ensure_layers(image, snapshotter=snapshotter, blobs=blobs)
+    size = sum(snapshotter.usage(diff_id) for diff_id in config.diff_ids)
+    summary = Summary(manifest=image.descriptor, image_id=image.id, created=created, size=size)
+    name, needs = reference or untagged(image.descriptor.digest), (*manifest.children(), image.descriptor)
+    gc.publish(name, image.descriptor, summary=summary, needs=needs, blobs=blobs, refs=refs)
+    return image
+
+
+def _write_layer(upper: Path, blobs: BlobStore) -> tuple[Descriptor, LayerDigests] | None:
+    """The upper folder as a compressed layer in the store; None when it holds no change."""
+    upper_fd = paths.open_root(upper)
+    try:
+        changes = list(diff.upper_entries(upper_fd))
+        if not changes:
+            return None
+        with blobs.ingest() as ingest:
+            sink = LayerSink(ingest)
+            with ArchiveWriter(sink) as archive:
+                diff.write_entries(archive, changes)
+            digests = sink.close()
+            return ingest.commit(media_type=OCI_LAYER_GZIP), digests
+    finally:
+        os.close(upper_fd)
+
+
+def _config(
+    base: ImageConfig, container: Container, layer: LayerDigests | None, created: str, author: str, message: str
+) -> ImageConfig:
+    """The image's config with what `run` was told, as Docker keeps it: variables, command, user, folder, labels."""
+    options = container.options
+    entrypoint = options.get("entrypoint")
+    environment = dict(entry.partition("=")[::2] for entry in (*base.env, *options.get("env", ())))
+    execution = {
+        "Env": [f"{name}={value}" for name, value in environment.items()] or None,
+        "Entrypoint": list(base.entrypoint if entrypoint is None else entrypoint) or None,
+        "Cmd": list(options.get("command") or (base.cmd if entrypoint is None else ())) or None,
+        "User": options.get("user") or base.user or None,
+        "WorkingDir": options.get("working_dir") or base.working_dir or None,
+        "Labels": dict(container.labels) or None,
+    }
+    step = History(
+        created=created,
+        created_by=" ".join(container.command),
+        author=author,
+        comment=message,
+        empty_layer=layer is None,
+    )
+    return base.with_(
+        execution=execution,
+        diff_ids=base.diff_ids if layer is None else (*base.diff_ids, layer.diff_id),
+        history=(*base.history, step),
+        created=created,
+        author=author or None,
+    )
