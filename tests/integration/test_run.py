@@ -43,17 +43,23 @@ def output(root: Path, *words: str) -> str:
     return done.stdout.decode()
 
 
+def cgroups() -> set[str]:
+    """cgroups of containers in which nothing runs; other runs on this machine may have some that are in use."""
+    made = (path for pattern in ("argosy-*", "*/argosy-*") for path in Path("/sys/fs/cgroup").glob(pattern))
+    return {str(path) for path in made if not (path / "cgroup.procs").read_text()}
+
+
 def leftovers(root: Path) -> dict[str, list[str]]:
-    """What a container must not leave: files in the store, cgroups, the runtime's state, mounts."""
+    """What a container must not leave: files in the store, cgroups, mounts."""
     return {
         "containers": os.listdir(root / "containers"),
         "names": [name for name in os.listdir(root / "names") if not name.startswith(".")],
-        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob("*/argosy-*")]
-        + [str(path) for path in Path("/sys/fs/cgroup").glob("argosy-*")],
+        "cgroups": sorted(cgroups() - CGROUPS_BEFORE),
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line],
     }
 
 
+CGROUPS_BEFORE = cgroups()
 NOTHING: dict[str, list[str]] = {"containers": [], "names": [], "cgroups": [], "mounts": []}
 
 
@@ -293,14 +299,11 @@ def started(root: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
         command("run", *words), env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    try:
-        with child:
-            try:
-                yield child
-            finally:
-                child.kill()
-    finally:
-        argosy(root, "ps", "-aq")
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def container_pid(root: Path) -> int:
