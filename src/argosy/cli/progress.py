@@ -24,15 +24,31 @@ if TYPE_CHECKING:
 
 @contextmanager
 def reporter(*, quiet: bool, host: Host, to_stdout: bool = False) -> Iterator[Progress]:
-    """What draws a verb's events while the block runs; on stderr unless the progress is what was asked for."""
+    """What draws a verb's events while the block runs; on stderr unless the progress is what was asked for.
+
+    Equal warnings (of several layers) are drawn once.
+    """
     stream = sys.stdout if to_stdout else sys.stderr
     if quiet:
-        yield _quiet
+        yield _warnings_once(_quiet)
     elif host.stdout_is_terminal if to_stdout else host.stderr_is_terminal:
         with _Drawn(stream, colour=host.colour) as drawn:
-            yield drawn.tell
+            yield _warnings_once(drawn.tell)
     else:
-        yield _Lines(stream).tell
+        yield _warnings_once(_Lines(stream).tell)
+
+
+def _warnings_once(tell: Progress) -> Progress:
+    said: set[str] = set()
+
+    def once(event: Event) -> None:
+        if isinstance(event, Warned):
+            if event.text in said:
+                return
+            said.add(event.text)
+        tell(event)
+
+    return once
 
 
 def _quiet(event: Event) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from ..errors import Corrupt
 from ..layer.compression import decompressed
 from .parallel import in_parallel
-from .progress import Advanced, Finished, Started, silent
+from .progress import Advanced, Finished, Started, Warned, silent
 
 if TYPE_CHECKING:
     from ..oci.digest import Digest
@@ -55,6 +55,8 @@ def ensure_layer(
             snapshotter.apply(layer.diff_id, decompressed(cast("BinaryIO", blob)))
         except Corrupt as error:
             raise _named(error, descriptor.digest) from error
+    for text in snapshotter.warnings(layer.diff_id):
+        progress(Warned(text))
 
 
 class _Observed:

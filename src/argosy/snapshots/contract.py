@@ -70,6 +70,9 @@ class Snapshotter(Protocol):
     def usage(self, diff_id: Digest) -> int:
         """Bytes of the layer, uncompressed: about what removing it frees. NotFound (code layer-not-unpacked)."""
 
+    def warnings(self, diff_id: Digest) -> tuple[str, ...]:
+        """What could not be kept of the layer, a sentence a sort, for people. NotFound (code layer-not-unpacked)."""
+
     def remove(self, diff_id: Digest) -> None:
         """Delete the snapshot; nothing to do when it is absent."""
 

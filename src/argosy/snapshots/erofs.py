@@ -69,6 +69,9 @@ class ErofsSnapshotter:
     def usage(self, diff_id: Digest) -> int:
         return self._folders.facts(diff_id).size
 
+    def warnings(self, diff_id: Digest) -> tuple[str, ...]:
+        return self._folders.warnings(diff_id)
+
     def remove(self, diff_id: Digest) -> None:
         self._folders.remove(diff_id)
 

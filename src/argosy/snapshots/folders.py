@@ -65,6 +65,10 @@ class LayerFolders:
         except msgspec.MsgspecError as error:
             raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error)) from error
 
+    def warnings(self, diff_id: Digest) -> tuple[str, ...]:
+        """Without their counts, so that equal ones of an image's layers can be said once. Raises as facts."""
+        return tuple(text.rpartition(" × ")[2] for text in self.facts(diff_id).warnings)
+
     def companions(
         self, stack: tuple[Digest, ...], view: Callable[[Digest], AbstractContextManager[View]], root: Path
     ) -> dict[Digest, Path]:
