@@ -77,7 +77,8 @@ def base_mounts(*, shm_size: int, rootless: bool, host_network: bool) -> tuple[M
     """The kernel file systems of a container.
 
     Inside a user namespace devpts cannot take a foreign gid, and sysfs belongs to
-    the network namespace's owner: with the host's network it is bound instead.
+    the network namespace's owner: with the host's network it is bound instead, read-only
+    with all that is mounted in it (the cgroups that the user may own).
     """
     pts = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620") + (() if rootless else ("gid=5",))
     sysfs = Mount(destination="/sys", type="sysfs", source="sysfs", options=("nosuid", "noexec", "nodev", "ro"))
@@ -86,7 +87,7 @@ def base_mounts(*, shm_size: int, rootless: bool, host_network: bool) -> tuple[M
             destination="/sys",
             type="none",
             source="/sys",
-            options=("rbind", "nosuid", "noexec", "nodev", "ro", "rslave"),
+            options=("rbind", "nosuid", "noexec", "nodev", "ro", "rro", "rslave"),
         )
     return (
         Mount(destination="/proc", type="proc", source="proc", options=("nosuid", "noexec", "nodev")),
