@@ -23,7 +23,7 @@ from argosy.linux import mounts, processes, syscalls
 from .stores import SOURCE, command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 UID = 47110  # of nobody on this machine, and not of the overflow user, as whom unmapped owners are shown
 NAME = "argosy-tester"
@@ -70,9 +70,24 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def argosy(
-        self, *words: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None, timeout_s: float = 120
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        environ: Mapping[str, str] | None = None,
+        hidden: tuple[str, ...] = (),
+        prepare: Callable[[], None] = lambda: None,
+        timeout_s: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the program as this user; nothing is judged."""
+        """Run the program as this user; nothing is judged.
+
+        *hidden* are files of the host that this user does not find; *prepare* is called
+        in the child, as the user.
+        """
+
+        def become() -> None:
+            self.become(hidden)
+            prepare()
+
         return subprocess.run(
             command(*words),
             env={**self.environment, **(environ or {})},
@@ -80,7 +95,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
             capture_output=True,
             timeout=timeout_s,
             check=False,
-            preexec_fn=self.become,
+            preexec_fn=become,
         )
 
     def start(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -94,9 +109,11 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
             preexec_fn=self.become,
         )
 
-    def become(self) -> None:
+    def become(self, hidden: tuple[str, ...] = ()) -> None:
         """Make the calling process (a forked child) this user, for good."""
         mounts.private_namespace()
+        for path in hidden:
+            mounts.Bind(source="/dev/null", target=path).execute()
         for name in ("passwd", "group", "subuid", "subgid"):
             if os.path.exists(f"/etc/{name}"):
                 mounts.Bind(source=str(self.etc / name), target=f"/etc/{name}").execute()
@@ -107,10 +124,17 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
         os.setresuid(UID, UID, UID)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # /proc/self belongs to the user again, as after a login
 
-    def processes(self) -> tuple[int, ...]:
-        """All processes that run with an id of this user, own or subordinate."""
-        ids = {UID, *range(FIRST_ID, FIRST_ID + ID_COUNT)}
-        return tuple(pid for pid, owner in _process_owners() if owner in ids)
+    def processes(self) -> tuple[str, ...]:
+        """The command lines of all processes that run with an id of this user, own or subordinate."""
+        return tuple(line for owner, line in _processes() if owner == UID or 0 <= owner - FIRST_ID < ID_COUNT)
+
+
+def forbid_user_namespaces() -> None:
+    """The limit of a hardened RHEL, for the calling process (a user's, before exec) and all below it."""
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{UID} {UID} 1"), ("gid_map", f"{UID} {UID} 1")):
+        Path("/proc/self", name).write_text(text)
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
 
 def can_have_ranges() -> bool:
@@ -141,10 +165,12 @@ def _first_closed(place: Path) -> Path | None:
     return next((folder for folder in above if not folder.stat().st_mode & 0o001), None)
 
 
-def _process_owners() -> Iterator[tuple[int, int]]:
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                yield int(name), os.stat(f"/proc/{name}").st_uid
-            except FileNotFoundError:  # it has ended
-                continue
+def _processes() -> Iterator[tuple[int, str]]:
+    """(user, command line) of all processes; what has ended and waits for its parent has no command line any more."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if line:
+                yield (folder / "task" / folder.name).stat().st_uid, line
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue

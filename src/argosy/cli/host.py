@@ -113,22 +113,27 @@ class Host:
     @cached_property
     def features(self) -> HostFeatures:
         """What this kernel lets this user do; probed once a boot, then read from cache/features.json."""
-        from ..linux import features, files
+        from ..linux import features
 
-        cache = self.cache / "features.json"
         try:
-            known = features.HostFeatures.from_json(cache.read_bytes())
+            known = features.HostFeatures.from_json((self.cache / "features.json").read_bytes())
             if known.key == features.key():
                 return known
         except (OSError, Corrupt):
             pass  # the first time, or after an update
+        return self.probe()
+
+    def probe(self) -> HostFeatures:
+        """As features, tried anew: an administrator may have changed a setting since."""
+        from ..linux import features, files
+
         folder = self._checked_root / "tmp"
         with files.reporting("make", folder):
             folder.mkdir(parents=True, exist_ok=True)
         found = features.probe(folder=str(folder), path=self.search_path)
         try:
-            cache.parent.mkdir(exist_ok=True)
-            files.write_atomic(cache, found.to_json(), sync=False)
+            self.cache.mkdir(exist_ok=True)
+            files.write_atomic(self.cache / "features.json", found.to_json(), sync=False)
         except (OSError, Error):
             pass  # it will be probed again; whatever needs the disk will say what is wrong with it
         return found
@@ -147,12 +152,28 @@ class Host:
         """The containers, newest first, after cleaning up behind supervisors that died."""
         from ..ops.containers import reap
 
-        done = reap(self.containers, self.ready_runtime)
+        done = reap(self.containers, self.ready_runtime, kill=self.kill)
         for container in done.cleaned:
             output.warning(f"the argosy process of container {container.name} had died; the container was cleaned up")
         for container, error in done.problems:
             output.warning(f"container {container.name} was left behind and cannot be cleaned up: {error.message}")
         return done.containers
+
+    def kill(self, container_id: str) -> None:
+        """End a container's processes where only its owner from outside can: before this process enters a namespace.
+
+        The kernel lets whoever made a user namespace signal everybody in it, but one
+        user namespace has no rights in another: there, processes with subordinate ids
+        would survive us. For root `delete` is enough, and this does nothing.
+        """
+        if not self.rootless or self._entered:
+            return
+        from contextlib import suppress
+
+        from ..errors import RuntimeFailed
+
+        with suppress(RuntimeFailed):  # it has ended
+            self.runtime.kill(container_id)
 
     @cached_property
     def driver_roots(self) -> DriverRoots:
@@ -179,7 +200,7 @@ class Host:
             return
         from ..linux import syscalls, userns
 
-        self._entered = (self.root, self.runtime, self.features)
+        self._entered = (self.root, self.features)
         userns.enter_user_namespace(path=self.search_path, further=syscalls.CLONE_NEWCGROUP)
 
     def enter_namespace(self) -> None:

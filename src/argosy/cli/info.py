@@ -32,6 +32,7 @@ def gather(host: Host) -> ops.Facts:
     from ..store.listing import read_listing
 
     host.containers  # noqa: B018 (checks the store's version before anything is said about it)
+    features = host.probe()
     store = ops.describe_store(host.root, read_listing(host.root), host.containers.list(), snapshots=_snapshots(host))
     machine = ops.describe_machine()
     return {
@@ -41,8 +42,8 @@ def gather(host: Host) -> ops.Facts:
         "DockerRootDir": store["Root"],
         "Rootless": host.rootless,
         "Runtime": ops.describe_runtime(lambda: host.runtime),
-        "CgroupVersion": host.features.cgroup,
-        "Features": ops.describe_features(host.features),
+        "CgroupVersion": features.cgroup,
+        "Features": ops.describe_features(features),
         "GPU": ops.describe_driver(lambda: host.driver_roots),
         **machine,
     }

@@ -26,8 +26,8 @@ def add_arguments(parser: Parser) -> None:
 def main(args: Namespace, host: Host) -> int:
     if not args.force:
         _ask("all images that no container uses" if args.all else "images without a name", host)
-    host.enter()  # unpacked layers hold files of users that exist only in our namespace
     host.reaped()
+    host.enter()  # unpacked layers hold files of users that exist only in our namespace
     freed = prune(
         refs=host.refs,
         containers=host.containers,

@@ -27,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: Namespace, host: Host) -> int:
     host.reaped()
+    ended = ops.end(args.containers, containers=host.containers, kill=host.kill) if args.force else frozenset()
     if host.rootless:
         host.enter_namespace()  # the container's files belong to users that exist only there
     failed = False
@@ -34,6 +35,9 @@ def main(args: Namespace, host: Host) -> int:
         try:
             ops.remove(key, containers=host.containers, runtime=host.ready_runtime, force=args.force)
         except Error as error:
+            if key in ended and error.code == "container-unknown":  # one with --rm, which its own argosy has removed
+                output.write(f"{key}\n")
+                continue
             output.error(error)
             failed = failed or not (args.force and isinstance(error, NotFound) and error.code == "container-unknown")
         else:

@@ -25,8 +25,8 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: Namespace, host: Host) -> int:
     """Every name is tried; the exit status tells whether all went."""
-    host.enter()  # unpacked layers hold files of users that exist only in our namespace
     host.reaped()
+    host.enter()  # unpacked layers hold files of users that exist only in our namespace
     status = 0
     for name in args.images:
         try:

@@ -70,10 +70,11 @@ def main(args: Namespace, host: Host) -> int:
     if options.terminal and options.interactive and not host.stdin_is_terminal:
         raise InvalidInput("the input is not a terminal", code="not-a-terminal", hint="leave out -t, or type it at one")
     gpus = _gpu_requests(args)
+    containers_ops.reap(host.containers, host.ready_runtime, kill=host.kill)
     image, name = find_image(args, host)
     injection = _injection(gpus, options, image, host)
     host.enter_namespace()
-    containers_ops.reap(host.containers, lambda: host.runtime)
+    host.runtime.hasten()
     ensure_unpacked(image, name, host, quiet=args.quiet)
     from ..ops.run import run
 

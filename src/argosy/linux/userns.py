@@ -50,6 +50,12 @@ class UserMapping(Struct, frozen=True, kw_only=True):
         """Whether only one user is mapped: chown to any other fails with EINVAL."""
         return sum(entry.count for entry in self.uids) == 1
 
+    def describe(self) -> str:
+        """«only user 0 and group 0», «users 0 to 65536, groups 0 to 65536»."""
+        if self.is_single:
+            return f"only user {self.uids[0].inside} and group {self.gids[0].inside}"
+        return f"users {_spans(self.uids)}, groups {_spans(self.gids)}"
+
     def host_uid(self, uid: int) -> int | None:
         """The host's number for *uid* inside; None when it is not mapped."""
         return _translated(self.uids, uid)
@@ -167,7 +173,7 @@ def join(pid: int, further: int = 0) -> UserMapping:
     equal ids would be a stranger to it. Same conditions as enter_user_namespace.
     """
     _require_one_thread()
-    mapping = UserMapping(uids=_read_map(pid, "uid_map"), gids=_read_map(pid, "gid_map"))
+    mapping = mapping_of(pid)
     pidfd = os.pidfd_open(pid)
     try:
         syscalls.setns(pidfd, syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | further)
@@ -176,6 +182,11 @@ def join(pid: int, further: int = 0) -> UserMapping:
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     return mapping
+
+
+def mapping_of(pid: int) -> UserMapping:
+    """The ids that exist for a process; as this process's namespace numbers them, for ours those outside of it."""
+    return UserMapping(uids=_read_map(pid, "uid_map"), gids=_read_map(pid, "gid_map"))
 
 
 def open_namespace(mapping: UserMapping) -> int:
@@ -244,6 +255,18 @@ def _translated(entries: tuple[IdMap, ...], number: int) -> int | None:
         if entry.inside <= number < entry.inside + entry.count:
             return entry.outside + number - entry.inside
     return None
+
+
+def _spans(entries: tuple[IdMap, ...]) -> str:
+    """Ids inside, neighbouring ranges as one: «0 to 65536»."""
+    spans: list[tuple[int, int]] = []
+    for entry in sorted(entries, key=lambda entry: entry.inside):
+        last = entry.inside + entry.count - 1
+        if spans and spans[-1][1] + 1 == entry.inside:
+            spans[-1] = (spans[-1][0], last)
+        else:
+            spans.append((entry.inside, last))
+    return ", ".join(f"{first} to {last}" for first, last in spans)
 
 
 def _stacked(own: int, ranges: Iterable[IdRange]) -> tuple[IdMap, ...]:

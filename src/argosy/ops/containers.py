@@ -18,7 +18,7 @@ from ..linux import processes
 from ..store.records import Container
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..runtime.oci_runtime import OciRuntime
     from ..store.records import ContainerStore
@@ -44,16 +44,22 @@ def is_abandoned(container: Container) -> bool:
     return not processes.is_alive(container.pid, container.start_time)
 
 
-def reap(containers: ContainerStore, runtime: Callable[[], OciRuntime]) -> Reaped:
+def reap(
+    containers: ContainerStore, runtime: Callable[[], OciRuntime], *, kill: Callable[[str], None] | None = None
+) -> Reaped:
     """End and record what abandoned containers left running; idempotent, several at once are fine.
 
     *runtime* is called only when there is something to do: it gives the runtime,
-    with this process in a namespace in which it can be used.
+    with this process in a namespace in which it can be used. *kill* ends a container by
+    id and is called before, for all of them: see Host.kill.
     """
     records = containers.list()
     abandoned = [record for record in records if is_abandoned(record)]
     if not abandoned:
         return Reaped(containers=records)
+    if kill is not None:
+        for record in abandoned:
+            kill(record.id)
     cleaned: list[Container] = []
     problems: list[tuple[Container, Error]] = []
     for record in abandoned:
@@ -83,6 +89,20 @@ def _clean(record: Container, containers: ContainerStore, runtime: Callable[[], 
         return msgspec.structs.replace(now, status="exited", exit_code=KILLED, finished=_now(), pid=None)
 
     containers.change(record.id, ended)
+
+
+def end(keys: Iterable[str], *, containers: ContainerStore, kill: Callable[[str], None]) -> frozenset[str]:
+    """Kill those of *keys* that run, before `remove` of any, and give their keys; unknown ones are passed over."""
+    ended = set()
+    for key in keys:
+        try:
+            record = containers.get(key)
+        except NotFound:
+            continue
+        if record.status == "running":
+            kill(record.id)
+            ended.add(key)
+    return frozenset(ended)
 
 
 def remove(

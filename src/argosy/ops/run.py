@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..bundle import defaults, spec, users
-from ..errors import NotFound
+from ..errors import NotFound, Unsupported
 from ..linux import files, paths, processes
 from ..oci import wire
 from ..oci.edits import BindMount, ContainerEdits
@@ -80,6 +80,8 @@ def run(
             )
         )
         identity = _identity(root.fd, options, config)
+        if rootless:
+            identity = _mapped(identity)
         working_dir = options.working_dir or config.working_dir or "/"
         os.close(paths.make_folders(root.fd, working_dir, 0o755, identity.uid, identity.gid))
         place = spec.Place(
@@ -166,7 +168,9 @@ def _attend(
     stdin_fd: int,
     stack: ExitStack,
 ) -> int:
-    console = stack.enter_context(foreground.Console(str(folder))) if options.terminal else None
+    console = _console(runtime, folder) if options.terminal else None
+    if console is not None:
+        stack.callback(console.close)
     os.makedirs(runtime.root, mode=0o700, exist_ok=True)
     command = runtime.run_command(
         container_id,
@@ -182,6 +186,10 @@ def _attend(
         stdin_fd=stdin_fd if options.interactive else None,
         console=console,
     )
+
+
+def _console(runtime: OciRuntime, folder: Path) -> foreground.Console | foreground.RelayedConsole:
+    return foreground.Console(str(folder)) if runtime.sends_console else foreground.RelayedConsole()
 
 
 def _default_hostname(options: RunOptions, container: Container) -> str:
@@ -239,6 +247,23 @@ def _mount_folders(options: RunOptions) -> tuple[str, ...]:
 def _identity(root_fd: int, options: RunOptions, config: ImageConfig) -> Identity:
     passwd, group = (_read_in_image(root_fd, path) for path in ("/etc/passwd", "/etc/group"))
     return users.resolve(options.user if options.user is not None else config.user, passwd=passwd, group=group)
+
+
+def _mapped(identity: Identity) -> Identity:
+    """*identity* without the groups that this user namespace lacks. Raises Unsupported (id-not-mapped)."""
+    from ..linux import userns
+
+    ids = userns.mapping_of(os.getpid())
+    if ids.host_uid(identity.uid) is None or ids.host_gid(identity.gid) is None:
+        raise Unsupported(
+            f"there is no user {identity.uid}:{identity.gid} for a container of this user",
+            code="id-not-mapped",
+            context=f"this user namespace has {ids.describe()}",
+            hint="-u 0:0; or as administrator: apt install uidmap, "
+            "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER",
+        )
+    groups = tuple(gid for gid in identity.additional_gids if ids.host_gid(gid) is not None)
+    return msgspec.structs.replace(identity, additional_gids=groups)
 
 
 def _read_in_image(root_fd: int, path: str) -> bytes:

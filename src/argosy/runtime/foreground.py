@@ -34,6 +34,8 @@ _CHUNK = 1 << 16  # bytes a read from a terminal; its buffer holds 4 KiB
 class Console:
     """Our end of the container's pseudo-terminal, which the runtime sends over a socket in *folder*."""
 
+    runtime_fd = None
+
     def __init__(self, folder: str) -> None:
         self._folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         import socket  # 2.5 ms that only a terminal needs
@@ -71,6 +73,25 @@ class Console:
         self.close()
 
 
+class RelayedConsole:
+    """A terminal between us and a runtime that relays the container's own one, as runc does in the foreground.
+
+    runc insists on standing at a terminal then; it stands at ours, which changes no byte.
+    """
+
+    path = listener_fd = None
+
+    def __init__(self) -> None:
+        import tty
+
+        self.terminal_fd, self.runtime_fd = os.openpty()
+        tty.setraw(self.runtime_fd)
+
+    def close(self) -> None:
+        os.close(self.terminal_fd)
+        os.close(self.runtime_fd)
+
+
 @contextmanager
 def caught_signals() -> Iterator[int]:
     """From here on FORWARDED and SIGWINCH arrive as bytes on the descriptor that this gives, instead of ending us."""
@@ -93,7 +114,7 @@ def run(
     env: Mapping[str, str],
     signals_fd: int,
     stdin_fd: int | None,
-    console: Console | None = None,
+    console: Console | RelayedConsole | None = None,
 ) -> int:
     """Start the runtime's foreground command and attend it; its exit status (128 + n for signals).
 
@@ -101,8 +122,11 @@ def run(
     is relayed and set to raw mode when it is a terminal.
     """
     with ExitStack() as stack:
-        given = stdin_fd if stdin_fd is not None and console is None else _null(stack)
-        pid = processes.spawn(command, env=env, fds={0: given}, new_group=True)
+        if console is not None and console.runtime_fd is not None:
+            fds = dict.fromkeys((0, 1, 2), console.runtime_fd)
+        else:
+            fds = {0: stdin_fd if stdin_fd is not None and console is None else _null(stack)}
+        pid = processes.spawn(command, env=env, fds=fds, new_group=True)
         pidfd = os.pidfd_open(pid)
         stack.callback(os.close, pidfd)
         if console is not None:
@@ -124,25 +148,41 @@ def _attend(pid: int, pidfd: int, signals_fd: int) -> None:
             return
 
 
-def _relay(pid: int, pidfd: int, signals_fd: int, console: Console, stdin_fd: int | None, stack: ExitStack) -> None:
+def _relay(
+    pid: int,
+    pidfd: int,
+    signals_fd: int,
+    console: Console | RelayedConsole,
+    stdin_fd: int | None,
+    stack: ExitStack,
+) -> None:
     """As _attend, and move bytes between our terminal and the container's until it has ended and said everything."""
     poll = select.poll()
-    for fd in (pidfd, signals_fd, console.listener_fd):
+    for fd in (pidfd, signals_fd):
         poll.register(fd, select.POLLIN)
+
+    def connect(terminal_fd: int) -> None:
+        copy_size(1, terminal_fd)
+        poll.register(terminal_fd, select.POLLIN)
+        if stdin_fd is not None:
+            if os.isatty(stdin_fd):
+                stack.enter_context(raw_mode(stdin_fd))
+            poll.register(stdin_fd, select.POLLIN)
+
+    if isinstance(console, Console):
+        poll.register(console.listener_fd, select.POLLIN)
+    else:
+        connect(console.terminal_fd)
     while True:
         ready = {fd for fd, _ in poll.poll()}
         terminal_fd = console.terminal_fd
         if signals_fd in ready and signal.SIGWINCH in _forward(pid, signals_fd) and terminal_fd is not None:
             copy_size(1, terminal_fd)
-        if console.listener_fd in ready:
+            if isinstance(console, RelayedConsole):
+                os.kill(pid, signal.SIGWINCH)  # it copies the size on to the container's
+        if isinstance(console, Console) and console.listener_fd in ready:
             poll.unregister(console.listener_fd)
-            terminal_fd = console.accept()
-            copy_size(1, terminal_fd)
-            poll.register(terminal_fd, select.POLLIN)
-            if stdin_fd is not None:
-                if os.isatty(stdin_fd):
-                    stack.enter_context(raw_mode(stdin_fd))
-                poll.register(stdin_fd, select.POLLIN)
+            connect(console.accept())
         elif terminal_fd is not None and terminal_fd in ready and not _pump(terminal_fd, 1):
             poll.unregister(terminal_fd)
         if stdin_fd is not None and stdin_fd in ready and terminal_fd is not None and not _pump(stdin_fd, terminal_fd):
