@@ -6,6 +6,7 @@ Source: image-spec 1.1 «descriptor.md#digests».
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import Corrupt, InvalidInput
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _GRAMMAR = re.compile(r"(?P<algorithm>[a-z0-9]+(?:[+._-][a-z0-9]+)*):(?P<hex>[a-zA-Z0-9=_-]+)")
 #: {algorithm: length of its lower-case hex form}; the registered algorithms that we verify.
 ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_OWN_SHA256 = "_sha2" if sys.version_info >= (3, 12) else "_sha256"  # CPython's module without OpenSSL
 _SMALL = 1 << 16  # bytes; up to here CPython's own SHA-256 (0.3 GB/s) ends before OpenSSL's is loaded (2.5 ms)
 CHUNK = 1 << 20  # bytes a read; large enough that hashing dominates the calls
 
@@ -87,11 +89,11 @@ class Digest(str):
 def new_hasher(algorithm: str, *, size: int | None = None) -> Hasher:
     """The fastest hasher for *size* bytes, its import included: `run` hashes two documents of a few kB."""
     if algorithm == "sha256" and size is not None and size <= _SMALL:
-        for module in ("_sha2", "_sha256"):  # of Python 3.12 and 3.11; builds for FIPS have neither
-            try:
-                found: Hasher = __import__(module).sha256()
-            except ImportError:
-                continue
+        try:
+            found: Hasher = __import__(_OWN_SHA256).sha256()
+        except ImportError:  # builds for FIPS leave it out
+            pass
+        else:
             return found
     import hashlib
 
