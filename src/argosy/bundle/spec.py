@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -90,7 +90,7 @@ def spec_for(
     place: Place,
     *,
     binds: tuple[BindMount, ...] = (),
-    seccomp: Mapping[str, Any] | None = None,
+    seccomp: msgspec.Raw | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Spec:
     """The spec of one container. *binds* are the engine's own (hosts, resolv.conf) and the user's volumes.

@@ -82,7 +82,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
     @property
     def familiar_name(self) -> str:
-        """The name as Docker prints it: docker.io/ and docker.io/library/ left out, unless it would mean another then."""
+        """The name as Docker prints it: docker.io/ and library/ left out, unless it would mean another then."""
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         short = self.repository.removeprefix("library/") if self.repository.count("/") == 1 else self.repository

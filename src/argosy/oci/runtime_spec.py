@@ -7,7 +7,6 @@ only we write these files. Source: runtime-spec 1.1 «config.md», «config-linu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -120,8 +119,8 @@ class Linux(_Wire, frozen=True, kw_only=True):
     cgroups_path: str | None = None
     resources: Resources | None = None
     rootfs_propagation: str | None = None
-    #: the profile as it stands in the spec; built by linux/seccomp.py
-    seccomp: Mapping[str, Any] | None = None
+    #: the profile as JSON, as linux/seccomp_cache.py gives it
+    seccomp: msgspec.Raw | None = None
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
 
