@@ -52,7 +52,7 @@ def make_user(folder: Path, registry: RunningRegistry, *, ranges: bool) -> User:
         pytest.skip(NO_RANGES)
     user = User.make(folder, ranges=ranges)
     source = f"{registry.address}/box:1"
-    for words in (("pull", "-q", source), ("tag", source, IMAGE)):
+    for words in (("pull", "-q", source), ("tag", source, IMAGE), ("run", "--rm", IMAGE, "true")):
         output(user, *words)
     return user
 
@@ -361,6 +361,16 @@ def test_groups_of_root_that_are_not_mapped_are_left_out(single: User, ranged: U
     assert run(single, special, "id") == "uid=0(root) gid=0(root)\n"
 
 
+def test_info_says_which_ids_there_are_and_what_is_done_otherwise(single: User, ranged: User) -> None:
+    for user, inside, owners in (
+        (single, "only user 0 and group 0", 1),
+        (ranged, "users 0 to 65536, groups 0 to 65536", 0),
+    ):
+        said = output(user, "info")
+        assert f"  Ids inside: {inside}\n" in said
+        assert [said.count(f"  {word}: ") for word in ("cgroups", "devices", "layers", "owners")] == [1, 1, 1, owners]
+
+
 # ---- images and containers
 
 
@@ -467,6 +477,35 @@ def test_where_user_namespaces_are_forbidden_lists_work_and_the_rest_names_the_s
     done = single.argosy("doctor", prepare=forbid_user_namespaces)
     assert b"user.max_user_namespaces" in done.stdout
     assert left(single) == NOTHING
+
+
+def test_without_a_runtime_folder_tmp_serves_unless_somebody_else_was_there_first(single: User) -> None:
+    """XDG_RUNTIME_DIR is missing under cron and su, and /tmp is everybody's."""
+    folder = Path(f"/tmp/argosy-{UID}")
+    nowhere = {"XDG_RUNTIME_DIR": ""}
+    folder.mkdir(mode=0o700)
+    try:
+        os.chown(folder, UID, UID)
+        done = single.argosy("run", "--rm", IMAGE, "true", environ=nowhere)
+        assert (done.returncode, done.stderr.decode(), os.listdir(folder)) == (0, "", [])
+        os.chown(folder, 0, 0)
+        done = single.argosy("run", "--rm", IMAGE, "true", environ=nowhere)
+        assert (done.returncode, done.stderr.decode().splitlines()[:2]) == (
+            125,
+            [
+                f"error: {folder} is not a folder of this user alone [folder-not-ours]",
+                "  another user owns it or may write to it (mode drwx------)",
+            ],
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert left(single) == NOTHING
+
+
+def test_another_users_store_is_refused_in_words(single: User, ranged: User) -> None:
+    for words, status in ((("images",), 1), (("run", "--rm", IMAGE, "true"), 125)):
+        done = single.argosy("--root", "/etc", *words)
+        assert (done.returncode, done.stderr.decode().count("error: ")) == (status, 1), done.stderr.decode()
 
 
 # ---- GPUs, other runtimes, registry

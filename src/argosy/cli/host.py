@@ -18,10 +18,10 @@ from . import output
 TYPE_CHECKING = False  # not typing's: its import takes 3 ms of every verb
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from ..gpu.driver import DriverRoots
     from ..linux.features import HostFeatures
+    from ..linux.seccomp_cache import Filter
     from ..oci.reference import Reference
     from ..remote.credentials import Credentials
     from ..remote.repository import Repository
@@ -213,13 +213,12 @@ class Host:
         oci_runtime.enter_namespace(rootless=self.rootless)
         self._in_namespace = True
 
-    def seccomp(self, capabilities: tuple[str, ...]) -> tuple[Mapping[str, Any], str | None]:
-        """The default profile for a process with *capabilities*, and its compiled form where crun can take it."""
-        from ..linux import seccomp
+    def seccomp(self, capabilities: tuple[str, ...]) -> Filter:
+        """The default filter for a process with *capabilities*."""
+        from ..linux.seccomp_cache import filter_for
         from ..oci.platform import Platform
 
-        profile = seccomp.profile_for(capabilities, Platform.host().architecture)
-        return profile, seccomp.compiled(profile, str(self.cache)) if self.runtime.name == "crun" else None
+        return filter_for(capabilities, Platform.host().architecture, str(self.cache))
 
     def now(self) -> str:
         """This moment, RFC 3339 in UTC with nanoseconds, as Docker writes times."""
@@ -245,11 +244,20 @@ class Host:
 
     @property
     def runtime_state(self) -> Path:
-        """Where the runtime keeps what must not outlive a boot."""
+        """Where the runtime keeps what must not outlive a boot. Raises Conflict (folder-not-ours)."""
         if self._uid == 0:
             return Path("/run/argosy")
         named = self.environ.get("XDG_RUNTIME_DIR", "")
-        return Path(named, "argosy") if named.startswith("/") else Path(f"/tmp/argosy-{self._uid}")
+        if named.startswith("/"):
+            return Path(named, "argosy")
+        session = Path(f"/run/user/{self._uid}")  # there while one is logged in; cron, su and ssh -t lose the variable
+        if os.access(session, os.W_OK):
+            return session / "argosy"
+        from ..linux import files
+
+        own = Path(f"/tmp/argosy-{self._uid}")
+        files.ensure_own_folder(own)
+        return own
 
     @cached_property
     def credentials(self) -> Credentials:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
+    from ..linux.features import HostFeatures
     from .host import Host
     from .parser import Parser
 
@@ -41,12 +42,25 @@ def gather(host: Host) -> ops.Facts:
         "Driver": store["Snapshots"],
         "DockerRootDir": store["Root"],
         "Rootless": host.rootless,
+        "Ids": _ids(host, features),
         "Runtime": ops.describe_runtime(lambda: host.runtime),
         "CgroupVersion": features.cgroup,
         "Features": ops.describe_features(features),
         "GPU": ops.describe_driver(lambda: host.driver_roots),
         **machine,
     }
+
+
+def _ids(host: Host, features: HostFeatures) -> ops.Facts | None:
+    """None for root, who has them all."""
+    if not host.rootless:
+        return None
+    from ..linux import userns
+
+    try:
+        return ops.describe_ids(*userns.available_mapping(path=host.search_path), features)
+    except Error as error:  # a bad line in /etc/subuid
+        return {"Inside": f"unknown: {error.message}", "Reason": error.context, "Fallbacks": []}
 
 
 def _snapshots(host: Host) -> str:
@@ -70,6 +84,9 @@ def _lines(facts: ops.Facts) -> Iterator[str]:
     if runtime["Path"]:
         yield f"  Cgroups: {facts['CgroupVersion']}, {runtime['CgroupManager']}"
     yield f" Root: {'not needed, this user works in a user namespace' if facts['Rootless'] else 'yes'}"
+    if facts["Ids"]:
+        yield f"  Ids inside: {facts['Ids']['Inside']}"
+        yield from (f"  {line}" for line in (facts["Ids"]["Reason"], *facts["Ids"]["Fallbacks"]) if line)
     yield " Kernel features:"
     for name, feature in facts["Features"].items():
         yield f"  {name.replace('_', ' ') + ':':<20}{_yes_or_why(feature)}"

@@ -161,6 +161,25 @@ def locked(path: StrPath, *, shared: bool = False, timeout_s: float | None = Non
         os.close(fd)
 
 
+def ensure_own_folder(path: StrPath) -> None:
+    """Make a folder that is ours alone at a place where anybody may make one, as /tmp.
+
+    Raises Conflict (code folder-not-ours) when somebody else has been there before.
+    """
+    with reporting("make", path):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            found = os.lstat(path)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                raise Conflict(
+                    f"{os.fspath(path)} is not a folder of this user alone",
+                    code="folder-not-ours",
+                    context=f"another user owns it or may write to it (mode {stat.filemode(found.st_mode)})",
+                    hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
+                ) from None
+
+
 def copy_data(source_fd: int, target_fd: int, size: int | None = None) -> int:
     """Copy the first *size* bytes (all by default) from one regular file to another; returns the bytes copied.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..gpu.roots import DriverRoots
     from ..linux.features import HostFeatures
+    from ..linux.userns import UserMapping
     from ..runtime.oci_runtime import OciRuntime
     from ..store.listing import Row
     from ..store.records import Container
@@ -51,6 +52,19 @@ def describe_runtime(find: Callable[[], OciRuntime]) -> Facts:
         }
     except Error as error:
         return {"Name": "", "Version": "", "Path": "", "CgroupManager": "", "Problem": error.message}
+
+
+def describe_ids(mapping: UserMapping, why_single: str, features: HostFeatures) -> Facts:
+    """What a user without root works with: the ids inside containers, and what is done otherwise than for root."""
+    fallbacks = [
+        "cgroups: containers stay in the cgroup of their argosy, without limits of their own",
+        "devices: bound from the host, whose permissions decide; none can be made",
+    ]
+    if not features.erofs_file.available:
+        fallbacks.append("layers: unpacked, as this user cannot mount EROFS")
+    if mapping.is_single:
+        fallbacks.append("owners: all files of images belong to root inside; -u takes 0 only")
+    return {"Inside": mapping.describe(), "Reason": why_single, "Fallbacks": fallbacks}
 
 
 def describe_features(features: HostFeatures) -> Facts:
