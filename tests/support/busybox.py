@@ -41,7 +41,15 @@ def busybox_image(folder: Path, *, tag: str = "latest", **execution: object) -> 
                 **{f"bin/{applet}": "busybox" for applet in APPLETS},
             }
         ),
-        tar_of({"etc/": 0o755, "etc/passwd": PASSWD.encode(), "etc/group": GROUP.encode(), "home/ana/": 0o750}),
+        tar_of(
+            {
+                "etc/": 0o755,
+                "etc/passwd": PASSWD.encode(),
+                "etc/group": GROUP.encode(),
+                "home/": 0o755,
+                "home/ana/": 0o750,
+            }
+        ),
         tar_of({"opt/": 0o755, "opt/hello": b"#!/bin/sh\necho hello from a layer\n"}),
     )
     layout = Layout(folder)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any, NoReturn
 
+# argparse has its few words translated by gettext, which looks through the locale's folders: 2 ms of every start.
+# Our own texts are English, so its are too.
+vars(argparse)["_"] = str
+
 _WORD = "\0"  # marks a word that is no option; no argument of a process can hold it
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # Go's strconv.ParseBool
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
@@ -53,7 +57,13 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", _Formatter)
         super().__init__(**options, add_help=False)
         self.interspersed = True
+        self._positionals.title = "arguments"
         self.add_argument("--help", action="help", help="print this help")
+
+    def explain(self, about: str, after: str) -> None:
+        """Paragraphs below the one line of help, and what follows the options: examples, exit status, variables."""
+        self.description = "\n\n".join(filter(None, (self.description, about)))
+        self.epilog = after
 
     def parse_known_args(  # type: ignore[override]  # argparse overloads on the namespace's type; we keep the plain one
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
