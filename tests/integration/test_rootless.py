@@ -327,10 +327,16 @@ def special(registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory)
     return registry.push(special_image(tmp_path_factory.mktemp("special")), "special", "1")
 
 
+def fetch(image: str, *users: User) -> None:
+    for user in users:
+        assert user.argosy("pull", "-q", image).returncode == 0
+
+
 def test_what_cannot_be_kept_is_said_once(single: User, ranged: User, special: str) -> None:
     devices = "device nodes were left out: making them is not permitted here"
     owners = "owners were left as they are: their ids are not mapped here"
     for user, wanted in ((ranged, [devices]), (single, [devices, owners])):
+        user.argosy("rmi", "-f", special)
         done = user.argosy("pull", special)
         assert done.returncode == 0
         assert [line for line in done.stderr.decode().splitlines() if "warning" in line] == [
@@ -342,8 +348,7 @@ def test_what_cannot_be_kept_is_said_once(single: User, ranged: User, special: s
 def test_owners_set_id_bits_and_capabilities_of_an_image(single: User, ranged: User, special: str) -> None:
     """With one id everything is root's, and of set-id programs of others the bit alone is kept."""
     script = "stat -c '%n %u:%g %a' /home/ana /home/ana/file /usr/bin/su /usr/bin/other /usr/bin/ping"
-    for user in (single, ranged):
-        user.argosy("pull", "-q", special)
+    fetch(special, single, ranged)
     rows = {user: run(user, special, "sh", "-c", script).splitlines() for user in (single, ranged)}
     assert rows[ranged] == [
         "/home/ana 1000:100 700",
@@ -354,9 +359,14 @@ def test_owners_set_id_bits_and_capabilities_of_an_image(single: User, ranged: U
     ]
     assert rows[single] == [re.sub("1000:100", "0:0", row) for row in rows[ranged]]
     assert run(ranged, "-u", "ana", special, "cat", "/home/ana/file") == "mine"
+    for user in (single, ranged):
+        (ping,) = (user.root / "layers").glob("*/*/fs/usr/bin/ping")
+        capability = os.getxattr(ping, "security.capability")
+        assert int.from_bytes(capability[-4:], "little") == UID, "it holds below this user's namespaces alone"
 
 
 def test_groups_of_root_that_are_not_mapped_are_left_out(single: User, ranged: User, special: str) -> None:
+    fetch(special, single, ranged)
     assert run(ranged, special, "id") == "uid=0(root) gid=0(root) groups=10(wheel)\n"
     assert run(single, special, "id") == "uid=0(root) gid=0(root)\n"
 
@@ -369,6 +379,16 @@ def test_info_says_which_ids_there_are_and_what_is_done_otherwise(single: User, 
         said = output(user, "info")
         assert f"  Ids inside: {inside}\n" in said
         assert [said.count(f"  {word}: ") for word in ("cgroups", "devices", "layers", "owners")] == [1, 1, 1, owners]
+
+
+def test_what_the_users_groups_may_read_root_inside_may_read(user: User) -> None:
+    file = user.home / "of-a-group"
+    file.write_text("for the group\n")
+    file.chmod(0o640)
+    os.chown(file, 0, 4711)
+    member = msgspec.structs.replace(user, groups=(4711,))
+    assert run(member, "-v", f"{file}:/file", IMAGE, "cat", "/file") == "for the group\n"
+    assert user.argosy("run", "--rm", "-v", f"{file}:/file", IMAGE, "cat", "/file").returncode == 1
 
 
 # ---- images and containers
@@ -387,7 +407,7 @@ def members(registry: RunningRegistry, name: str, tag: str) -> dict[str, tuple[i
 
 def test_what_is_committed_and_pushed_has_the_containers_owners(user: User, registry: RunningRegistry) -> None:
     is_single = "single" in str(user.home)
-    script = "echo x >/root/x; chmod 4755 /root/x; mkdir /root/d; rm /opt/hello; chown 1000:100 /root/d || true"
+    script = "echo x >/root/x; chmod 4755 /root/x; mkdir /root/d; rm /opt/hello; rm -r /home; mkdir /home; chown 1000:100 /root/d || true"
     assert user.argosy("run", "--name", "changed", IMAGE, "sh", "-c", script).returncode == 0
     name = f"made-{'single' if is_single else 'ranged'}"
     image = f"{registry.address}/{name}:1"
@@ -396,20 +416,22 @@ def test_what_is_committed_and_pushed_has_the_containers_owners(user: User, regi
     output(user, "push", "-q", image)
     owner = (0, 0) if is_single else (1000, 100)
     assert members(registry, name, "1") == {
+        "home": (0, 0, 0o755),
+        "home/.wh..wh..opq": (0, 0, 0),
         "opt": (0, 0, 0o755),
         "opt/.wh.hello": (0, 0, 0),
         "root": (0, 0, 0o700),
         "root/d": (*owner, 0o755),
         "root/x": (0, 0, 0o4755),
     }
-    assert run(user, image, "sh", "-c", "cat /root/x; ls /opt") == "x\n"
+    assert run(user, image, "sh", "-c", "cat /root/x; ls /opt /home") == "x\n/home:\n\n/opt:\n"
     output(user, "rm", "changed")
     assert output(user, "rmi", image).startswith(f"Untagged: {image}\n")
     assert left(user) == NOTHING
 
 
 def test_check_rmi_and_prune_take_files_of_subordinate_ids(ranged: User, special: str) -> None:
-    output(ranged, "pull", "-q", special) if special not in output(ranged, "images") else ""
+    fetch(special, ranged)
     assert any(path.stat().st_uid >= FIRST_ID for path in (ranged.root / "layers").rglob("*"))
     ranged.argosy("run", "--name", "theirs", special, "sh", "-c", "mkdir -m 700 /new; touch /new/x; chown -R 7:7 /new")
     assert "0 damaged" in output(ranged, "check")
@@ -454,7 +476,10 @@ def test_where_user_namespaces_are_forbidden_lists_work_and_the_rest_names_the_s
         ("ps", "-a"),
         ("history", IMAGE),
         ("inspect", IMAGE),
-        ("tag", IMAGE, "again:1"),
+        ("tag", IMAGE, f"{registry.address}/again:1"),
+        ("push", "-q", f"{registry.address}/again:1"),
+        ("stack", IMAGE),
+        ("logout", registry.address),
         ("info",),
     ):
         done = single.argosy(*words, prepare=forbid_user_namespaces)

@@ -36,6 +36,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
     home: Path
     etc: Path
+    #: supplementary groups, by number
+    groups: tuple[int, ...] = ()
 
     @classmethod
     def make(cls, folder: Path, *, ranges: bool) -> User:
@@ -119,7 +121,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
                 mounts.Bind(source=str(self.etc / name), target=f"/etc/{name}").execute()
         _open_ways((Path(sys.base_prefix), Path(sys.prefix), _REPOSITORY, self.home))
         os.chdir(self.home)
-        os.setgroups([])
+        os.setgroups(self.groups)
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # /proc/self belongs to the user again, as after a login

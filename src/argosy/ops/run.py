@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,12 +23,13 @@ from ..store.records import Container, new_id
 from . import program, rootfs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from ..bundle.options import RunOptions
     from ..bundle.users import Identity
     from ..oci.config import ImageConfig
+    from ..linux.seccomp_cache import Filter
     from ..oci.image import Image
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
@@ -46,7 +47,7 @@ def run(
     containers: ContainerStore,
     snapshotter: Snapshotter,
     runtime: OciRuntime,
-    seccomp: Callable[[tuple[str, ...]], tuple[Mapping[str, Any], str | None]],
+    seccomp: Callable[[tuple[str, ...]], Filter],
     now: Callable[[], str],
     stdin_fd: int,
     rootless: bool = False,
@@ -94,15 +95,18 @@ def run(
         )
         environment = spec.environment(config, options, root.edits, hostname=place.hostname, home=identity.home)
         program.check(root.fd, spec.command_line(config, options)[0], working_dir=working_dir, environment=environment)
-        profile, compiled = seccomp(defaults.capabilities(options.cap_add, options.cap_drop))
+        chosen = seccomp(defaults.capabilities(options.cap_add, options.cap_drop))
         document = spec.spec_for(
             config,
             options,
             root.edits,
             identity,
             place,
-            seccomp=profile,
-            annotations=runtime.annotations(compiled),
+            seccomp=chosen.profile,
+            # Root inside is the user, who reaches folders and devices of the user's groups there too.
+            annotations=runtime.annotations(
+                chosen.program, keep_groups=rootless and not identity.uid and bool(os.getgroups())
+            ),
         )
         (folder / "bundle").mkdir(exist_ok=True)
         files.write_atomic(folder / "bundle/config.json", wire.encode(document), sync=False)
