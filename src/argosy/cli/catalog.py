@@ -19,41 +19,83 @@ if TYPE_CHECKING:
 
 _APT = Path("/etc/apt")
 
+_ABOUT = """\
+The images are made on this machine from public packages: Debian's through its
+apt, NVIDIA's through pip. Nothing of either is in Argosy.
+"""
+_EXAMPLES = """\
+examples:
+  argosy catalog ls
+  argosy catalog show nvidia/cuda:13-devel
+  argosy catalog build --without-math nvidia/cuda:13-devel
+
+'argosy catalog COMMAND --help' tells more.
+"""
 _BUILD = """\
-Build a CUDA platform image, and the images that it stands on, from public
-packages: Debian's through this machine's apt, NVIDIA's wheels through pip.
+Build a CUDA platform image, and the images that it stands on.
 
 «13» is the newest release that the Python index has; versions are looked up
-once a day. A layer whose parts did not change is not made again.
+once a day (UTC). A layer whose parts did not change is not made again, and the
+same parts give the same digests on any machine.
 """
-
 _BUILD_EXAMPLES = """\
 examples:
   argosy catalog build nvidia/cuda:13-devel
-  argosy catalog build --without-math --tag-prefix localhost:5000/ nvidia/cuda:13-devel
+  argosy catalog build --without-math --tag-prefix localhost:5000/ \\
+      nvidia/cuda:13-devel
   argosy catalog build --refresh nvidia/cuda:13.5.0-base-debian12
+
+environment:
+  PIP_INDEX_URL and the like   pip's own settings choose the Python index
+  SOURCE_DATE_EPOCH            seconds since 1970, instead of packages' times
+  TMPDIR                       where trees are put together without root
+"""
+_LS = """\
+List the images that can be built, by short tag. Nothing is looked up.
+"""
+_LS_EXAMPLES = """\
+examples:
+  argosy catalog ls
+  argosy catalog ls -q
+"""
+_SHOW = """\
+Describe what an image is made of: Debian packages, wheels of each layer,
+variables. Nothing is looked up, so no versions are told.
+"""
+_SHOW_EXAMPLES = """\
+examples:
+  argosy catalog show nvidia/cuda
+  argosy catalog show --format json nvidia/cuda:13-devel
 """
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     build = verbs.add_parser(
         "build", help="build an image and those it stands on", description=_BUILD, epilog=_BUILD_EXAMPLES
     )
     add = build.add_argument
-    add("image", metavar="NAME:TAG", help="which image, e.g. nvidia/cuda:13-devel")
-    add("--tag-prefix", metavar="PREFIX", default="", help="goes before every name, e.g. localhost:5000/")
-    add("--without-math", action="store_true", help="leave out the large libraries: cuBLAS, cuFFT, NCCL and the like")
-    add("--cache", metavar="DIR", help="keep downloaded wheels here instead of in the store")
+    add("image", metavar="NAME:TAG", help="the image, as argosy catalog ls lists them, or a full tag")
+    add(
+        "--tag-prefix",
+        metavar="PREFIX",
+        default="",
+        help="put PREFIX before every name, as in localhost:5000/ (default: none)",
+    )
+    add("--without-math", action="store_true", help="leave out cuBLAS, cuFFT, NCCL and their like: 1.7 GB to download")
+    add("--cache", metavar="DIR", help="keep downloaded wheels in DIR (default: cache/wheels in the store)")
     add("--refresh", action="store_true", help="look up versions again, also when that was done today")
     add("-q", "--quiet", action="store_true", help="print the names only")
-    listing = verbs.add_parser("ls", help="list the images that can be built")
-    listing.add_argument("--format", metavar="TEMPLATE", help="table, json, 'table TEMPLATE' or a Go template")
+    listing = verbs.add_parser("ls", help="list the images that can be built", description=_LS, epilog=_LS_EXAMPLES)
+    listing.add_argument(
+        "--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)"
+    )
     listing.add_argument("-q", "--quiet", action="store_true", help="print the names only")
-    show = verbs.add_parser("show", help="describe what an image is made of")
+    show = verbs.add_parser("show", help="describe what an image is made of", description=_SHOW, epilog=_SHOW_EXAMPLES)
     show.add_argument("image", metavar="NAME[:TAG]", help="an image, or all of one name")
     show.add_argument(
-        "--format", metavar="FORMAT", default="text", choices=("text", "json"), help="text (default) or json"
+        "--format", metavar="FORMAT", default="text", choices=("text", "json"), help="text or json (default: text)"
     )
 
 

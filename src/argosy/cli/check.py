@@ -15,13 +15,28 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 _COLUMNS = ("KIND", "NAME", "PROBLEM", "AFFECTS")
+_ABOUT = """\
+Reads every blob, layer, name and container record and compares each with what
+it should be. --repair removes what is damaged, so that a pull brings it back;
+changes that containers have made are never removed, only set aside.
+"""
+_EXAMPLES = """\
+examples:
+  argosy check
+  argosy check --quiet || mail -s 'store damaged' root < /dev/null
+  argosy check --repair
+
+exit status:
+  0 all is well; 1 something was damaged, even if it has just been repaired
+"""
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("--format", metavar="TEMPLATE", help="json, or a Go template over the report")
-    add("-q", "--quiet", action="store_true", help="say nothing when all is well")
-    add("--repair", action="store_true", help="remove what is damaged, so that a pull brings it back, and leftovers")
+    add("--format", metavar="TEMPLATE", help="json, or a Go template for the report (default: text)")
+    add("-q", "--quiet", action="store_true", help="print nothing when all is well")
+    add("--repair", action="store_true", help="remove what is damaged, and leftovers of interrupted work")
 
 
 def main(args: Namespace, host: Host) -> int:

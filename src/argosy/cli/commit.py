@@ -14,12 +14,30 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+The new image has the layers of the container's image and one more: the files
+that the container has changed, added or removed. What a launch brings
+(volumes, the GPU driver) is not in it. Variables, user, working directory and
+command of the container become the image's. A running one is not paused.
+"""
+_EXAMPLES = """\
+examples:
+  argosy commit work lab/mycuda:26.11
+  argosy commit -a Ana -m 'vectorAdd compiled' work lab/vectoradd
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("container", metavar="CONTAINER", help="name, id or the start of an id")
-    parser.add_argument("image", metavar="REPOSITORY[:TAG]", nargs="?", help="name of the new image")
-    parser.add_argument("-a", "--author", metavar="TEXT", default="", help="who made it")
-    parser.add_argument("-m", "--message", metavar="TEXT", default="", help="what was changed, for `history`")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument("container", metavar="CONTAINER", help="a container: name, id or the start of an id")
+    parser.add_argument(
+        "image",
+        metavar="REPOSITORY[:TAG]",
+        nargs="?",
+        help="name of the new image (default: none, it is listed as <none>)",
+    )
+    parser.add_argument("-a", "--author", metavar="TEXT", default="", help="who made the change")
+    parser.add_argument("-m", "--message", metavar="TEXT", default="", help="what was changed; argosy history shows it")
 
 
 def main(args: Namespace, host: Host) -> int:

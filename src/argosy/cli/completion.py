@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 SHELLS = ("bash", "zsh", "fish")
+_ABOUT = """\
+The script knows every command and option; only names of images and containers
+are asked for while you type. Make it anew after an update of Argosy.
+"""
+_EXAMPLES = """\
+examples:
+  argosy completion bash > ~/.local/share/bash-completion/completions/argosy
+  argosy completion zsh > "${fpath[1]}/_argosy"
+  argosy completion fish > ~/.config/fish/completions/argosy.fish
+"""
 
 
 class Option(NamedTuple):
@@ -43,13 +53,8 @@ class Command(NamedTuple):
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.description = (
-        "Print the completion script for a shell. "
-        "bash: argosy completion bash > ~/.local/share/bash-completion/completions/argosy; "
-        "zsh: argosy completion zsh > a folder of $fpath/_argosy; "
-        "fish: argosy completion fish > ~/.config/fish/completions/argosy.fish"
-    )
-    parser.add_argument("shell", metavar="|".join(SHELLS), help="the shell")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument("shell", metavar="|".join(SHELLS), help="the shell to write for")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -23,11 +23,29 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 _INDENT = 33  # characters before a fact: status and name in columns
+_ABOUT = """\
+The first part is a chain: kernel module, device nodes, driver libraries, NVML,
+GPUs. Each needs the one before; the first that is missing is named with what
+to type. The second part says what else this machine offers to containers.
+"""
+_EXAMPLES = """\
+examples:
+  argosy doctor
+  argosy doctor --format '{{.FirstMissing}}'
+  argosy doctor --driver-root /run/nvidia/driver
+
+exit status:
+  0 the chain to a GPU is whole; 1 a link is missing
+
+environment:
+  ARGOSY_DRIVER_ROOT   the default of --driver-root
+"""
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("--driver-root", metavar="DIR", help="look for the NVIDIA driver under DIR")
-    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument("--driver-root", metavar="DIR", help="look for the NVIDIA driver below DIR (default: /)")
+    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template (default: text)")
 
 
 def main(args: Namespace, host: Host) -> int:

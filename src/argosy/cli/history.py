@@ -27,23 +27,37 @@ _HEADERS = {
     "Comment": "COMMENT",
 }
 _COMMAND_WIDTH = 45  # characters, Docker's
+_ABOUT = """\
+The newest step comes first. The catalogue of Argosy writes what each of its
+layers holds; steps without a layer have a size of 0B.
+"""
+_EXAMPLES = """\
+fields of --format:
+  .ID .CreatedSince .CreatedAt .CreatedBy .Size .Comment
+
+examples:
+  argosy history debian:12
+  argosy history --no-trunc --human=false lab/mycuda:26.11
+  argosy history --format '{{.Size}}\\t{{.CreatedBy}}' debian:12
+"""
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("image", metavar="IMAGE", help="name[:tag] or image id")
-    add("--format", metavar="TEMPLATE", help="table, json, 'table TEMPLATE' or a Go template")
+    add("image", metavar="IMAGE", help="an image that is here: name, id or the start of an id")
+    add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
     add(
         "--human",
         metavar="BOOL",
         nargs="?",
         const="true",
         default="true",
-        help="sizes and ages for people (default: true)",
+        help="sizes and ages for people; false: bytes and dates (default: true)",
     )
     add("-H", dest="human", action="store_const", const="true", help="as --human=true")
-    add("--no-trunc", action="store_true", help="show whole ids and commands")
-    add("-q", "--quiet", action="store_true", help="show ids only")
+    add("--no-trunc", action="store_true", help="do not shorten ids and commands")
+    add("-q", "--quiet", action="store_true", help="print ids only")
 
 
 def main(args: Namespace, host: Host) -> int:

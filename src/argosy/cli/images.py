@@ -30,23 +30,51 @@ _HEADERS = {
     "UniqueSize": "UNIQUE SIZE",
 }
 
+_ABOUT = """\
+SIZE is the sum of the image's uncompressed layers; images share layers, so the
+store is smaller than the sum of the column. The newest image comes first.
+"""
+_EXAMPLES = """\
+filters:
+  reference=PATTERN    name by pattern, as in reference=nvidia/*:13-*
+  dangling=true|false  images without a name, or with one
+  label=KEY[=VALUE]    label of the image; of several all must hold
+  before=IMAGE, since=IMAGE, until=TIME    by date of creation
+
+fields of --format:
+  .Repository .Tag .Digest .ID .CreatedSince .CreatedAt .Size
+
+examples:
+  argosy images
+  argosy images 'localhost:5000/nvidia/*'
+  argosy images -q --filter dangling=true
+  argosy images --format 'table {{.Repository}}:{{.Tag}}\\t{{.Size}}'
+"""
+
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("pattern", metavar="REPOSITORY[:TAG]", nargs="?", default="", help="show only these; * and ? as in a shell")
-    add("-a", "--all", action="store_true", help="show all images (there are no hidden ones; for Docker's scripts)")
-    add("--digests", action="store_true", help="show digests")
+    add(
+        "pattern",
+        metavar="REPOSITORY[:TAG]",
+        nargs="?",
+        default="",
+        help="list these only; * and ? stand for any characters but /",
+    )
+    add("-a", "--all", action="store_true", help="accepted for Docker's scripts; no image is hidden")
+    add("--digests", action="store_true", help="add a column with the digest under which it was pulled")
     add(
         "-f",
         "--filter",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="reference=PATTERN, dangling=true, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME",
+        help="list these only, see below; may be repeated",
     )
-    add("--format", metavar="TEMPLATE", help="table, json, 'table TEMPLATE' or a Go template")
-    add("--no-trunc", action="store_true", help="show whole ids")
-    add("-q", "--quiet", action="store_true", help="show ids only")
+    add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
+    add("--no-trunc", action="store_true", help="do not shorten ids")
+    add("-q", "--quiet", action="store_true", help="print ids only")
 
 
 def main(args: Namespace, host: Host) -> int:

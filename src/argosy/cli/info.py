@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+Says of each kernel feature how it was found out. Probes anew each time, so it
+shows what an administrator has just changed.
+"""
+_EXAMPLES = """\
+examples:
+  argosy info
+  argosy info --format '{{.Snapshots}} {{.Runtime.Version}}'
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template (default: text)")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -17,14 +17,28 @@ if TYPE_CHECKING:
 
 _KINDS = ("container", "image")
 _UNKNOWN = frozenset({"tag-unknown", "container-unknown", "reference-invalid"})
+_ABOUT = """\
+Prints an array of JSON objects in Docker's form, or what a template makes of
+each object.
+"""
+_EXAMPLES = """\
+examples:
+  argosy inspect debian:12
+  argosy inspect --format '{{.Architecture}} {{json .Config.Env}}' debian:12
+  argosy inspect --type container --format '{{.State.ExitCode}}' work
+
+exit status:
+  0 all were found; 1 some were not, the others are printed
+"""
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("names", metavar="NAME|ID", nargs="+", help="images and containers; a container wins where both have the name")
-    add("-f", "--format", metavar="TEMPLATE", help="a Go template, or json for one line")
-    add("-s", "--size", action="store_true", help="for Docker's scripts; sizes of images are always shown")
-    add("--type", metavar="container|image", help="look only for these")
+    add("names", metavar="NAME|ID", nargs="+", help="images and containers by name or id; a container comes first")
+    add("-f", "--format", metavar="TEMPLATE", help="a Go template for each, or json: one line each (default: an array)")
+    add("-s", "--size", action="store_true", help="accepted for Docker's scripts; sizes are always there")
+    add("--type", metavar="container|image", help="look for these only (default: both)")
 
 
 def main(args: Namespace, host: Host) -> int:

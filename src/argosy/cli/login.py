@@ -18,15 +18,34 @@ if TYPE_CHECKING:
 
 _NGC_USER = "$oauthtoken"  # the literal user name of every NGC API key
 _LIMIT = 64 * 1024  # bytes of a password on stdin
+_ABOUT = """\
+The registry is asked before anything is kept. Logins of docker, podman and
+skopeo, and their credential programs, are found too; a login that is known is
+tried before a name is asked for. What is typed here is written to one file, or
+given to the credential program that this file names for the registry.
+"""
+_EXAMPLES = """\
+examples:
+  argosy login ghcr.io
+  argosy login nvcr.io -u '$oauthtoken' --password-stdin < ~/ngc-api-key
+
+environment:
+  REGISTRY_AUTH_FILE   the file to write, and to read first
+                       (default: $XDG_CONFIG_HOME/argosy/auth.json)
+  DOCKER_CONFIG        folder of Docker's config.json (default: ~/.docker)
+"""
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("registry", nargs="?", metavar="REGISTRY", help="which registry (default: docker.io)")
-    add("-u", "--username", metavar="NAME", help="user name ($oauthtoken for an NGC API key)")
-    add("-p", "--password", metavar="PASSWORD", help="password; others can read it in the list of processes")
-    add("--password-stdin", action="store_true", help="read the password from stdin")
-    add("--plain-http", action="store_true", help="speak plain http with any registry, not only loopback ones")
+    add(
+        "registry", nargs="?", metavar="REGISTRY", help="the registry, with its port if it has one (default: docker.io)"
+    )
+    add("-u", "--username", metavar="NAME", help="user name; $oauthtoken for an NGC API key (default: ask)")
+    add("-p", "--password", metavar="PASSWORD", help="password; everybody here can read it in the list of processes")
+    add("--password-stdin", action="store_true", help="read the password from standard input")
+    add("--plain-http", action="store_true", help="use plain http with any registry (default: loopback names only)")
 
 
 def main(args: Namespace, host: Host) -> int:

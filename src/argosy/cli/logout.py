@@ -13,9 +13,22 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+Only what argosy login has written is removed. A login of docker or podman for
+the same registry stays, and a warning names its file.
+"""
+_EXAMPLES = """\
+examples:
+  argosy logout
+  argosy logout nvcr.io
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("registry", nargs="?", metavar="REGISTRY", help="which registry (default: docker.io)")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument(
+        "registry", nargs="?", metavar="REGISTRY", help="the registry, with its port if it has one (default: docker.io)"
+    )
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # argparse has its few words translated by gettext, which looks through the locale's folders: 2 ms of every start.
 # Our own texts are English, so its are too.
-vars(argparse)["_"] = str
+vars(argparse)["_"] = lambda text: text  # a title or description may be None
 
 _WORD = "\0"  # marks a word that is no option; no argument of a process can hold it
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # Go's strconv.ParseBool

@@ -16,11 +16,24 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 _QUESTION = "This removes {what}, and leftovers of interrupted work. Continue? [y/N] "
+_ABOUT = """\
+Forgets images that have no name and are under no container, and deletes blobs
+and layers that nothing needs. What was touched in the last 24 hours stays,
+because somebody may be at work with it. Containers are never removed.
+"""
+_EXAMPLES = """\
+examples:
+  argosy prune
+  argosy prune --all --force
+"""
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("-a", "--all", action="store_true", help="also images with a name that no container uses")
-    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument(
+        "-a", "--all", action="store_true", help="forget images with names too, if no container uses them"
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask first")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -36,18 +36,42 @@ HEADERS = {
 _COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
 _COMMAND_WIDTH = 20  # characters; docker CLI, formatter/container.go
 _FILTERS = frozenset({"id", "name", "status", "ancestor", "label", "exited"})
+_EXAMPLES = """\
+filters:
+  id=ID, name=PATTERN, status=created|running|exited, exited=STATUS,
+  ancestor=IMAGE       of this image, by name or id
+  label=KEY[=VALUE]    label of the container; of several all must hold
+
+fields of --format:
+  .ID .Image .Command .CreatedAt .RunningFor .Status .State .Ports .Names
+  .Size .Labels .Label "KEY" .Mounts .LocalVolumes .Networks
+
+examples:
+  argosy ps
+  argosy ps -a --filter exited=137
+  argosy ps -aq
+  argosy ps -a --format '{{.Names}}: {{.Status}}'
+"""
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain("", _EXAMPLES)
     add = parser.add_argument
-    add("-a", "--all", action="store_true", help="also those that do not run")
-    add("-f", "--filter", action="append", default=[], metavar="KEY=VALUE", help="only these (id, name, status, …)")
-    add("--format", metavar="TEMPLATE", help="json, table TEMPLATE, or a Go template")
-    add("-n", "--last", type=int, default=-1, metavar="NUMBER", help="the newest, running or not")
-    add("-l", "--latest", action="store_true", help="the newest one, running or not")
-    add("--no-trunc", action="store_true", help="do not shorten")
-    add("-q", "--quiet", action="store_true", help="ids only")
-    add("-s", "--size", action="store_true", help="sizes too")
+    add("-a", "--all", action="store_true", help="list those that have ended as well (default: running ones)")
+    add(
+        "-f",
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="list these only, see below; may be repeated",
+    )
+    add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
+    add("-n", "--last", type=int, default=-1, metavar="NUMBER", help="list the NUMBER newest, running or not")
+    add("-l", "--latest", action="store_true", help="list the newest one, running or not")
+    add("--no-trunc", action="store_true", help="do not shorten ids and commands")
+    add("-q", "--quiet", action="store_true", help="print ids only")
+    add("-s", "--size", action="store_true", help="add a column with the size of the writable layer (and of it all)")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -17,14 +17,34 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+NAME is [REGISTRY/]REPOSITORY, from docker.io when no registry is given. Layers
+that are here already are not fetched again, nor what an interrupted pull has
+brought. Each is made ready to run as soon as it has arrived. The name is set
+last: until then it means the image that it meant before.
+"""
+_EXAMPLES = """\
+examples:
+  argosy pull debian:12
+  argosy pull nvcr.io/nvidia/cuda:12.6.2-base-ubuntu24.04
+  argosy pull --platform linux/arm64 alpine@sha256:1234…
+  argosy pull -q localhost:5000/nvidia/cuda:13-base
+
+environment:
+  http_proxy, https_proxy, no_proxy   proxies; never used for loopback names
+  SSL_CERT_FILE, SSL_CERT_DIR         CA certificates instead of the system's
+  REGISTRY_AUTH_FILE, DOCKER_CONFIG   where logins are, see argosy login --help
+"""
+
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("image", metavar="NAME[:TAG|@DIGEST]", help="which image")
-    add("--platform", metavar="OS/ARCH", help="the image for this platform instead of this machine's")
-    add("--all-platforms", action="store_true", help="also fetch the content of the other platforms (to push it again)")
-    add("--plain-http", action="store_true", help="speak plain http with any registry, not only loopback ones")
-    add("-q", "--quiet", action="store_true", help="print the image's name only")
+    add("image", metavar="NAME[:TAG|@DIGEST]", help="the image; the tag is latest when none is given")
+    add("--platform", metavar="OS/ARCH", help="fetch the image for this platform (default: this machine's)")
+    add("--all-platforms", action="store_true", help="fetch the other platforms too, so that all can be pushed again")
+    add("--plain-http", action="store_true", help="use plain http with any registry (default: loopback names only)")
+    add("-q", "--quiet", action="store_true", help="print the image's name only, no progress")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -16,14 +16,29 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+The name says which registry. What the registry has already is not sent; layers
+that it has in another repository are mounted from there. The tag is set last.
+"""
+_EXAMPLES = """\
+examples:
+  argosy tag mycuda localhost:5000/lab/mycuda:26.11
+  argosy push localhost:5000/lab/mycuda:26.11
+  argosy push --all-tags registry.example.org/lab/mycuda
+
+environment:
+  as argosy pull --help lists them
+"""
+
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("image", metavar="NAME[:TAG]", help="which image; its name says which registry")
-    add("-a", "--all-tags", action="store_true", help="push every tag that NAME has here")
-    add("--platform", metavar="OS/ARCH", help="push this platform's image alone, not the whole index")
-    add("--plain-http", action="store_true", help="speak plain http with any registry, not only loopback ones")
-    add("-q", "--quiet", action="store_true", help="print the image's name only")
+    add("image", metavar="NAME[:TAG]", help="the image to send, under this name; latest when it has no tag")
+    add("-a", "--all-tags", action="store_true", help="push every tag that NAME has here; NAME has no tag then")
+    add("--platform", metavar="OS/ARCH", help="push this platform's image alone (default: all that the name means)")
+    add("--plain-http", action="store_true", help="use plain http with any registry (default: loopback names only)")
+    add("-q", "--quiet", action="store_true", help="print the image's name only, no progress")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -15,19 +15,28 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+A registry of your own, from one folder of plain files.
+"""
+_EXAMPLES = """\
+examples:
+  argosy registry serve
+  argosy registry ls
+
+'argosy registry COMMAND --help' tells more.
+"""
 _SERVE = """\
 Serve an OCI registry from a folder until SIGTERM or Ctrl-C.
 
 Clients push and pull with argosy, docker, podman, skopeo or anything else that
-speaks OCI distribution 1.1. Everything lies in plain files under one folder: the
-bytes once each in blobs/, and small link files for each repository. To back the
-folder up while the registry runs, copy repositories/ before blobs/.
+speaks OCI distribution 1.1. Everything lies in plain files under one folder:
+the bytes once each in blobs/, and small link files for each repository. To
+back the folder up while the registry runs, copy repositories/ before blobs/.
 
 The registry does not ask who its clients are, so it listens on this machine
-alone unless told otherwise. Once it answers, the address is printed as one line
-on standard output; port 0 takes a free port.
+alone unless told otherwise. Once it answers, the address is printed as one
+line on standard output; port 0 takes a free port.
 """
-
 _SERVE_EXAMPLES = """\
 examples:
   argosy registry serve --root /srv/images
@@ -37,13 +46,18 @@ examples:
   docker push localhost:5000/nvidia/cuda:13-devel
   podman push --tls-verify=false localhost:5000/nvidia/cuda:13-devel
 """
-
 _LS = """\
 List the repositories and tags in a registry's folder. The server need not run.
+"""
+_LS_EXAMPLES = """\
+examples:
+  argosy registry ls --root /srv/images
+  argosy registry ls -q
 """
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     serve = verbs.add_parser("serve", help="serve images to others", description=_SERVE, epilog=_SERVE_EXAMPLES)
     _add_root(serve)
@@ -51,16 +65,18 @@ def add_arguments(parser: Parser) -> None:
         "--listen",
         metavar="ADDRESS",
         default="127.0.0.1:5000",
-        help="HOST:PORT, [IPV6]:PORT or unix:/PATH (default 127.0.0.1:5000)",
+        help="HOST:PORT, [IPV6]:PORT or unix:/PATH (default: 127.0.0.1:5000)",
     )
-    serve.add_argument("--workers", metavar="N", type=int, default=1, help="processes that share the work (default 1)")
+    serve.add_argument(
+        "--workers", metavar="N", type=int, default=1, help="processes that share the work, 1 to 256 (default: 1)"
+    )
     serve.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
     serve.add_argument(
         "--insecure-anonymous-write",
         action="store_true",
         help="listen beyond this machine although everybody there may then change every image",
     )
-    listing = verbs.add_parser("ls", help="list repositories and tags", description=_LS)
+    listing = verbs.add_parser("ls", help="list repositories and tags", description=_LS, epilog=_LS_EXAMPLES)
     _add_root(listing)
     listing.add_argument("-q", "--quiet", action="store_true", help="print NAME:TAG only")
 

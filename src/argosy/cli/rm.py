@@ -14,14 +14,31 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+The changes that a container has made go with it, unless argosy commit has made
+an image of them. Its image stays.
+"""
+_EXAMPLES = """\
+examples:
+  argosy rm work
+  argosy rm -f work
+  argosy rm $(argosy ps -aq --filter status=exited)
+
+exit status:
+  0 all went; 1 some did not, the others are gone
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("containers", metavar="CONTAINER", nargs="+", help="name, id or the start of an id")
+    parser.explain(_ABOUT, _EXAMPLES)
     parser.add_argument(
-        "-f", "--force", action="store_true", help="end it first if it runs; one that is not there is fine"
+        "containers", metavar="CONTAINER", nargs="+", help="a container: name, id or the start of an id"
     )
     parser.add_argument(
-        "-v", "--volumes", action="store_true", help="accepted for Docker's sake: there are no anonymous volumes"
+        "-f", "--force", action="store_true", help="kill it first if it runs; one that is not there is no error"
+    )
+    parser.add_argument(
+        "-v", "--volumes", action="store_true", help="accepted for Docker's scripts; there are no anonymous volumes"
     )
 
 

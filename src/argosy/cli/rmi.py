@@ -15,12 +15,27 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+Takes a name from an image. With its last name an image goes, and with it the
+layers that no other image and no container needs. An id takes all its names.
+"""
+_EXAMPLES = """\
+examples:
+  argosy rmi lab/mycuda:26.11
+  argosy rmi -f 4b5ac994804d
+  argosy rmi $(argosy images -q --filter dangling=true)
+
+exit status:
+  0 all went; 1 some did not, the others are gone
+"""
+
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     add = parser.add_argument
-    add("images", metavar="IMAGE", nargs="+", help="name[:tag] or image id")
-    add("-f", "--force", action="store_true", help="also where containers use it, or several repositories name it")
-    add("--no-prune", action="store_true", help="for Docker's scripts; there are no untagged parents")
+    add("images", metavar="IMAGE", nargs="+", help="an image: name, id or the start of an id")
+    add("-f", "--force", action="store_true", help="also if containers use it, or several repositories name it")
+    add("--no-prune", action="store_true", help="accepted for Docker's scripts; there are no untagged parents")
 
 
 def main(args: Namespace, host: Host) -> int:

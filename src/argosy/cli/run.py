@@ -23,44 +23,106 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 _NETWORKS = ("host", "none")
+_ABOUT = """\
+The container's program has this terminal, its input with -i, and the signals
+that reach this process; when it ends, so does argosy. The first word that is
+no option is the image; everything behind it belongs to the program.
+"""
+_EXAMPLES = """\
+examples:
+  argosy run --rm -it debian:12 bash
+  argosy run --rm --gpus all nvidia/cuda:13-base nvidia-smi
+  argosy run --rm -v "$PWD:/work" -w /work nvidia/cuda:13-devel nvcc -o a a.cu
+  argosy run --name work -e NAME=value --network none debian:12 sh -c 'env'
+
+exit status:
+  the program's own, 128 + n when signal n ended it; 127 it is not in the
+  image; 126 it cannot be executed; 125 anything else failed before its start
+
+environment:
+  ARGOSY_DRIVER_ROOT   where --gpus looks for the driver (default: /)
+  and for a pull what argosy pull --help lists
+"""
 
 
 def add_arguments(parser: Parser) -> None:
+    parser.explain(_ABOUT, _EXAMPLES)
     parser.interspersed = False
     add = parser.add_argument
-    add("image", metavar="IMAGE", help="name[:tag][@digest] or image id; pulled when it is not here")
+    add("image", metavar="IMAGE", help="name[:tag][@digest], image id or its start; pulled if not here")
     add("command", metavar="COMMAND", nargs="*", default=[], help="program and arguments (default: the image's)")
-    add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
-    add("--cap-add", action="append", default=[], metavar="CAP", help="add a Linux capability")
-    add("--cap-drop", action="append", default=[], metavar="CAP", help="drop a Linux capability")
-    add("--entrypoint", metavar="PROGRAM", help="run this instead of the image's entry point")
-    add("-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="set a variable (alone: this shell's)")
-    add("--env-file", action="append", default=[], metavar="FILE", help="read variables from a file")
-    add("--gpus", action="append", default=[], metavar="GPUS", help="all, a number, or device=0,GPU-…; driver included")
-    add("-h", "--hostname", metavar="NAME", help="host name inside")
-    add("-i", "--interactive", action="store_true", help="keep standard input open")
-    add("-l", "--label", action="append", default=[], metavar="NAME=VALUE", help="label the container")
+    add(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="NAME:ADDRESS",
+        help="add a line to /etc/hosts of the container; may be repeated",
+    )
+    add("--cap-add", action="append", default=[], metavar="CAP", help="add a capability, as in SYS_PTRACE; ALL is all")
+    add("--cap-drop", action="append", default=[], metavar="CAP", help="drop a capability, as in NET_RAW; ALL is all")
+    add("--entrypoint", metavar="PROGRAM", help="run this instead of the image's entry point; '' for none")
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable; NAME alone takes this shell's value",
+    )
+    add(
+        "--env-file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="read lines NAME[=VALUE] from FILE; # begins a comment line",
+    )
+    add(
+        "--gpus",
+        action="append",
+        default=[],
+        metavar="GPUS",
+        help="all, a number, or device=INDEX|UUID; brings the driver along",
+    )
+    add("-h", "--hostname", metavar="NAME", help="host name inside (default: this machine's; the id without network)")
+    add("-i", "--interactive", action="store_true", help="give the program this standard input (default: none)")
+    add("-l", "--label", action="append", default=[], metavar="NAME=VALUE", help="label the container; may be repeated")
     add("--name", metavar="NAME", help="name the container (default: a random name)")
     add("--network", "--net", metavar="host|none", default="host", help="the host's network, or none (default: host)")
-    add("--platform", metavar="OS/ARCH", help="take the image for this platform")
-    add("--plain-http", action="store_true", help="pull over plain http from any registry, not only loopback")
-    add("--pull", metavar="WHEN", default="missing", help="always, missing or never (default: missing)")
+    add("--platform", metavar="OS/ARCH", help="take the image for this platform (default: this machine's)")
+    add("--plain-http", action="store_true", help="use plain http with any registry (default: loopback names only)")
+    add(
+        "--pull",
+        metavar="WHEN",
+        default="missing",
+        help="pull the image always, if missing, or never (default: missing)",
+    )
     add("-q", "--quiet", action="store_true", help="show no progress of a pull")
-    add("--read-only", action="store_true", help="mount the root file system read-only")
-    add("--rm", action="store_true", help="remove the container when it ends")
-    add("--shm-size", metavar="BYTES", default="64m", help="size of /dev/shm (default: 64m)")
-    add("--tmpfs", action="append", default=[], metavar="PATH[:OPTIONS]", help="mount an empty file system in memory")
+    add("--read-only", action="store_true", help="make the root file system read-only; volumes stay writable")
+    add("--rm", action="store_true", help="remove the container when it ends (default: keep it)")
+    add(
+        "--shm-size",
+        metavar="BYTES",
+        default="64m",
+        help="size of /dev/shm; k, m and g are powers of 1024 (default: 64m)",
+    )
+    add(
+        "--tmpfs",
+        action="append",
+        default=[],
+        metavar="PATH[:OPTIONS]",
+        help="mount an empty file system in memory, as in /run:size=64m",
+    )
     add("-t", "--tty", action="store_true", help="give the program a terminal")
-    add("-u", "--user", metavar="USER[:GROUP]", help="run as this user of the image, or these numbers")
+    add("-u", "--user", metavar="USER[:GROUP]", help="user by name or number, of the image (default: as it says)")
     add(
         "-v",
         "--volume",
         action="append",
         default=[],
         metavar="HOST:PATH[:ro]",
-        help="mount a folder or file of the host",
+        help="mount a folder or file of this machine; made if it is not there",
     )
-    add("-w", "--workdir", metavar="PATH", help="working directory inside")
+    add("-w", "--workdir", metavar="PATH", help="absolute working directory inside (default: as the image says)")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -18,11 +18,26 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ABOUT = """\
+From the bottom up: GPUs and driver of this machine, what --gpus adds at
+launch, OS layer, CUDA runtime, libraries and toolkit, your layers, and the
+writable layer of a container. The image's history tells its layers apart.
+"""
+_EXAMPLES = """\
+examples:
+  argosy stack nvidia/cuda:13-devel
+  argosy stack --format json work
+  argosy stack --format svg lab/mycuda:26.11 > stack.svg
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("subject", metavar="IMAGE|CONTAINER", help="name or id; a container comes before an image")
+    parser.explain(_ABOUT, _EXAMPLES)
+    parser.add_argument(
+        "subject", metavar="IMAGE|CONTAINER", help="name, id or the start of an id; a container comes first"
+    )
     parser.add_argument("--format", metavar="FORMAT", default="text", help="text, json or svg (default: text)")
-    parser.add_argument("--ascii", action="store_true", help="no box characters")
+    parser.add_argument("--ascii", action="store_true", help="draw with + - | instead of box characters")
 
 
 def main(args: Namespace, host: Host) -> int:

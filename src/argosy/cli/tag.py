@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_EXAMPLES = """\
+examples:
+  argosy tag 4b5ac994804d lab/mycuda:26.11
+  argosy tag lab/mycuda:26.11 registry.example.org/lab/mycuda
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("source", metavar="SOURCE[:TAG]", help="name or id of an image that is here")
-    parser.add_argument("target", metavar="TARGET[:TAG]", help="the new name; latest when it has no tag")
+    parser.explain("", _EXAMPLES)
+    parser.add_argument("source", metavar="SOURCE[:TAG]", help="an image that is here: name, id or the start of an id")
+    parser.add_argument("target", metavar="TARGET[:TAG]", help="the new name; another image that has it loses it")
 
 
 def main(args: Namespace, host: Host) -> int:

@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_EXAMPLES = """\
+examples:
+  argosy version
+  argosy version --format '{{.Client.Version}}'
+"""
+
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template")
+    parser.explain("", _EXAMPLES)
+    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template (default: text)")
 
 
 def main(args: Namespace, host: Host) -> int:
