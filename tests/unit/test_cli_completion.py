@@ -50,7 +50,10 @@ def test_every_verb_is_described_from_its_parser(found: list[completion.Command]
     assert {path[0] for path in described} == set(commands.VERBS)
     ps = described["ps",]
     assert ps.help == "List containers"
-    assert completion.Option(("-a", "--all"), "", "also those that do not run") in ps.options
+    assert (
+        completion.Option(("-a", "--all"), "", "list those that have ended as well (default: running ones)")
+        in ps.options
+    )
     assert described["rm",].words == ("containers",)
     assert described["stack",].words == ("images", "containers")
     assert described["completion",].words == ("bash", "zsh", "fish")
