@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from argosy.linux import processes
+from argosy.linux import processes, userns
 
 from ..support import driver_roots
 from ..support.busybox import APPLETS, busybox_image
@@ -391,6 +391,25 @@ def test_what_the_users_groups_may_read_root_inside_may_read(user: User) -> None
     assert user.argosy("run", "--rm", "-v", f"{file}:/file", IMAGE, "cat", "/file").returncode == 1
 
 
+def test_root_of_a_user_namespace_is_a_user_too(user: User) -> None:
+    """Inside of `unshare -r`, or of a container with a user namespace."""
+
+    def enter() -> None:
+        userns.enter_user_namespace(path=user.environment["PATH"])
+
+    is_single = "single" in str(user.home)
+    script = "id -u; rm -r /home; mkdir /home; touch /x; chown 1000 /x; stat -c %u /x"
+    done = user.argosy("run", "--name", "nested", IMAGE, "sh", "-c", script, prepare=enter)
+    assert done.stdout.split() == [b"0", b"0" if is_single else b"1000"], done.stderr
+    for words in (("commit", "nested", "nested:1"), ("rm", "nested"), ("check",), ("info",)):
+        done = user.argosy(*words, prepare=enter)
+        assert (words, done.returncode, done.stderr.decode()) == (words, 0, "")
+    done = user.argosy("run", "--rm", "nested:1", "ls", "/home", prepare=enter)
+    assert (done.stdout, done.stderr) == (b"", b"")
+    output(user, "rmi", "nested:1")
+    assert left(user) == NOTHING
+
+
 # ---- images and containers
 
 
@@ -407,7 +426,10 @@ def members(registry: RunningRegistry, name: str, tag: str) -> dict[str, tuple[i
 
 def test_what_is_committed_and_pushed_has_the_containers_owners(user: User, registry: RunningRegistry) -> None:
     is_single = "single" in str(user.home)
-    script = "echo x >/root/x; chmod 4755 /root/x; mkdir /root/d; rm /opt/hello; rm -r /home; mkdir /home; chown 1000:100 /root/d || true"
+    script = (
+        "echo x >/root/x; chmod 4755 /root/x; mkdir /root/d; rm /opt/hello; rm -r /home; mkdir /home; "
+        "chown 1000:100 /root/d || true"
+    )
     assert user.argosy("run", "--name", "changed", IMAGE, "sh", "-c", script).returncode == 0
     name = f"made-{'single' if is_single else 'ranged'}"
     image = f"{registry.address}/{name}:1"

@@ -58,9 +58,17 @@ class Host:
         named = self._settings.get("root") or self.environ.get("ARGOSY_ROOT")
         if named:
             return Path(named).absolute()
-        if self._uid == 0:
+        if self._is_system:
             return Path("/var/lib/argosy")
         return self._data_home / "argosy"
+
+    @cached_property
+    def _is_system(self) -> bool:
+        """Whether we are the machine's root; root of a user namespace is a user, with a user's places."""
+        if self._uid != 0:
+            return False
+        with open("/proc/self/uid_map") as table:  # as linux.userns.is_inside, without its imports
+            return table.read().split() == ["0", "0", "4294967295"]
 
     @property
     def _data_home(self) -> Path:
@@ -108,7 +116,7 @@ class Host:
     def snapshotter(self) -> Snapshotter:
         from ..snapshots import choose
 
-        return choose(self._checked_root, self.features)
+        return choose(self._checked_root, self.features, self.environ.get("ARGOSY_SNAPSHOTTER") or None)
 
     @cached_property
     def features(self) -> HostFeatures:
@@ -188,7 +196,7 @@ class Host:
         """Whether this user must become root of a user namespace to own a container's files and to mount."""
         from ..linux import userns
 
-        return userns.is_needed()
+        return userns.is_inside() or userns.is_needed()
 
     def enter(self) -> None:
         """Get the rights over layers and writable layers that this user can have; once, before any thread starts.
@@ -245,7 +253,7 @@ class Host:
     @property
     def runtime_state(self) -> Path:
         """Where the runtime keeps what must not outlive a boot. Raises Conflict (folder-not-ours)."""
-        if self._uid == 0:
+        if self._is_system:
             return Path("/run/argosy")
         named = self.environ.get("XDG_RUNTIME_DIR", "")
         if named.startswith("/"):

@@ -111,7 +111,10 @@ def probe(*, folder: str, path: str) -> HostFeatures:
 
 
 def _probed(scratch: str, path: str) -> HostFeatures:
-    may_mount = _tried(mounts.private_namespace, "root, or a user namespace")
+    if userns.is_inside():
+        may_mount = Feature(available=False, reason="this is a user namespace already", hint="root of the machine")
+    else:
+        may_mount = _tried(mounts.private_namespace, "root, or a user namespace")
     inside = _Inside(path, needed=not may_mount.available)
     return HostFeatures(
         key=key(),

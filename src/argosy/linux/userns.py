@@ -64,6 +64,15 @@ class UserMapping(Struct, frozen=True, kw_only=True):
         return _translated(self.gids, gid)
 
 
+def is_inside() -> bool:
+    """Whether this process is in somebody's user namespace (or in a container that has one), be it as root of it.
+
+    Marks of overlayfs, devices and cgroups are out of reach there whatever its capabilities.
+    """
+    with open("/proc/self/uid_map") as table:
+        return table.read().split() != ["0", "0", "4294967295"]  # what the first namespace has
+
+
 def is_needed() -> bool:
     """Whether this process must enter a user namespace before it can mount: it lacks CAP_SYS_ADMIN."""
     return "CAP_SYS_ADMIN" not in syscalls.capget()
@@ -114,6 +123,8 @@ def available_mapping(*, path: str) -> tuple[UserMapping, str]:
 
     *path* is $PATH, where newuidmap and newgidmap are looked for.
     """
+    if _may_map_all():
+        return _same_ids(), ""
     uid, single = os.geteuid(), single_mapping()
     missing = [name for name in ("newuidmap", "newgidmap") if processes.find_program(name, path=path) is None]
     if missing:
@@ -201,8 +212,7 @@ def open_namespace(mapping: UserMapping) -> int:
     os.close(ready_w)
     try:
         os.read(ready_r, 1)  # one byte, or the end when unshare failed: then the maps cannot be written
-        for name, entries in (("uid_map", mapping.uids), ("gid_map", mapping.gids)):
-            _write(f"/proc/{pid}/{name}", "".join(f"{e.inside} {e.outside} {e.count}\n" for e in entries))
+        _write_maps(pid, mapping)
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(ready_r)
@@ -255,6 +265,20 @@ def _translated(entries: tuple[IdMap, ...], number: int) -> int | None:
         if entry.inside <= number < entry.inside + entry.count:
             return entry.outside + number - entry.inside
     return None
+
+
+def _may_map_all() -> bool:
+    """Root of a user namespace may hand all of its ids on, and newuidmap is not asked."""
+    return {"CAP_SETUID", "CAP_SETGID"} <= syscalls.capget()
+
+
+def _same_ids() -> UserMapping:
+    mapping = mapping_of(os.getpid())
+
+    def same(entries: tuple[IdMap, ...]) -> tuple[IdMap, ...]:
+        return tuple(IdMap(inside=entry.inside, outside=entry.inside, count=entry.count) for entry in entries)
+
+    return UserMapping(uids=same(mapping.uids), gids=same(mapping.gids))
 
 
 def _spans(entries: tuple[IdMap, ...]) -> str:
@@ -335,6 +359,11 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def _write_maps(pid: int, mapping: UserMapping) -> None:
+    for name, entries in (("uid_map", mapping.uids), ("gid_map", mapping.gids)):
+        _write(f"/proc/{pid}/{name}", "".join(f"{e.inside} {e.outside} {e.count}\n" for e in entries))
+
+
 def _unshare_mapped(flags: int, mapping: UserMapping, path: str) -> None:
     """A forked helper stays outside and runs newuidmap and newgidmap on us once we are in."""
     inside_r, inside_w = os.pipe2(os.O_CLOEXEC)
@@ -364,8 +393,11 @@ def _unshare_mapped(flags: int, mapping: UserMapping, path: str) -> None:
 def _help(pid: int, mapping: UserMapping, path: str, inside_r: int, answer_w: int) -> NoReturn:
     try:
         if os.read(inside_r, 1):  # nothing: unshare failed, and the other side reports it
-            for name, entries in (("newuidmap", mapping.uids), ("newgidmap", mapping.gids)):
-                _run_mapper(name, pid, entries, path)
+            if _may_map_all():
+                _write_maps(pid, mapping)
+            else:
+                for name, entries in (("newuidmap", mapping.uids), ("newgidmap", mapping.gids)):
+                    _run_mapper(name, pid, entries, path)
     except Error as error:
         os.write(answer_w, f"{error.message}\n{error.context}".encode()[:4000])
     except BaseException as error:  # in a forked child there is nobody above us to tell
