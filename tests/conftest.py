@@ -27,6 +27,10 @@ ALLOWED_SKIPS = {
     "this kernel": "a newer kernel (6.12 mounts EROFS from a file)",
 }
 
+#: Programs that scripts/setup unpacks rather than installs; the machine's own come first.
+PEERS = Path(__file__).resolve().parents[1] / ".tools/peers/usr"
+os.environ["PATH"] += f":{PEERS}/bin:{PEERS}/sbin"
+
 _unexplained: list[str] = []
 
 

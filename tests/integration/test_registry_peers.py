@@ -1,7 +1,6 @@
 """Other people's clients against our registry: skopeo, podman, buildah.
 
-The docker client needs a daemon for push and pull, so it is not here; its media
-types are covered by skopeo's `--format v2s2` and by podman's.
+The docker client needs a daemon for push and pull: test_docker_client.py.
 """
 
 from __future__ import annotations

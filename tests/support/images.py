@@ -141,7 +141,8 @@ def layer_tar(source: random.Random, size: int, *, name: str = "layer") -> bytes
         for number, share in enumerate((size // 2, size // 3, size - size // 2 - size // 3)):
             _add(archive, f"{name}/file{number}", source.randbytes(share), mode=0o644 | (0o111 * (number % 2)))
         _add(archive, f"{name}/link", kind=tarfile.SYMTYPE, target="file0", mode=0o777)
-        _add(archive, f"{name}/hard", kind=tarfile.LNKTYPE, target=f"{name}/file1")
+        # The file's own mode: Docker gives the file whatever mode its last name has, GNU tar does not.
+        _add(archive, f"{name}/hard", kind=tarfile.LNKTYPE, target=f"{name}/file1", mode=0o755)
     return out.getvalue()
 
 
