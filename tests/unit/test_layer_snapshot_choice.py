@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from argosy.errors import Conflict, Corrupt, InvalidInput
+from argosy.errors import Conflict, Corrupt, InvalidInput, Unsupported
 from argosy.linux.features import Feature, HostFeatures
 from argosy.snapshots import choose
 from argosy.snapshots.erofs import ErofsSnapshotter
@@ -68,11 +68,20 @@ def test_an_empty_store_changes_its_kind_and_a_full_one_keeps_it(tmp_path: Path)
 
 
 def test_a_kind_that_works_is_kept_when_a_better_one_appears(tmp_path: Path) -> None:
-    old = choose(tmp_path, OLD_ROOT, "erofs")
+    old = choose(tmp_path, ROOT, "unpacked")
     old.apply(diff_id(archive()), io.BytesIO(archive()))
     with pytest.raises(Conflict):
-        choose(tmp_path, ROOT, "unpacked")
-    assert choose(tmp_path, ROOT).kind == "erofs"
+        choose(tmp_path, ROOT, "erofs")
+    assert choose(tmp_path, ROOT).kind == "unpacked"
+
+
+@pytest.mark.parametrize(
+    ("features", "kind"), [(OLD_ROOT, "erofs"), (USER, "erofs"), (USER, "unpacked"), (ROOT, "unpacked-user")]
+)
+def test_a_kind_that_does_not_work_here_is_refused(tmp_path: Path, features: HostFeatures, kind: str) -> None:
+    with pytest.raises(Unsupported, match=f"snapshots of the kind '{kind}' do not work here") as caught:
+        choose(tmp_path, features, kind)
+    assert (caught.value.code, (tmp_path / "layers").exists()) == ("snapshot-kind", False)
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:

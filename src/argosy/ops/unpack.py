@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ..errors import Corrupt
+from ..errors import Cancelled, Error
 from ..layer.compression import decompressed
 from .parallel import in_parallel
 from .progress import Advanced, Finished, Started, Warned, silent
@@ -45,7 +45,7 @@ def ensure_layer(
     progress: Progress = silent,
     check: Check = lambda: None,
 ) -> None:
-    """As ensure_layers, for one layer. Raises Corrupt that names blob and diff-id when they do not fit."""
+    """As ensure_layers, for one layer; what its snapshot cannot be made of is said with the blob's name."""
     if snapshotter.has(layer.diff_id):
         return
     descriptor = layer.descriptor
@@ -53,7 +53,9 @@ def ensure_layer(
     with _Observed(blobs.open(descriptor), descriptor.digest.short, progress, check) as blob:
         try:
             snapshotter.apply(layer.diff_id, decompressed(cast("BinaryIO", blob)))
-        except Corrupt as error:
+        except Cancelled:
+            raise
+        except Error as error:
             raise _named(error, descriptor.digest) from error
     for text in snapshotter.warnings(layer.diff_id):
         progress(Warned(text))
@@ -85,9 +87,10 @@ class _Observed:
         self.close()
 
 
-def _named(error: Corrupt, digest: Digest) -> Corrupt:
-    """Which layer it was: the archive's reader knows only its own stream."""
+def _named(error: Error, digest: Digest) -> Error:
+    """Which layer it was: the archive's reader and the disk know only their own part."""
     if digest in error.message or digest in error.context:
         return error
     context = f"{error.message}: {error.context}" if error.context else error.message
-    return Corrupt(f"layer {digest} cannot be unpacked", code=error.code, context=context, hint=error.hint)
+    kind = type(error)
+    return kind(f"layer {digest} cannot be unpacked", code=error.code, context=context, hint=error.hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidInput
+from ..errors import Conflict, InvalidInput, Unsupported
 from ..linux.files import reporting, write_atomic
 
 if TYPE_CHECKING:
@@ -24,11 +24,19 @@ def choose(root: Path, features: HostFeatures, override: str | None = None) -> S
     The best kind that this host can mount is written to layers/kind and kept while the
     store has layers, so that root and kernel updates do not mix kinds. Raises
     Conflict (code snapshot-kind) when the store has another kind that does not work
-    here or is not the one asked for, InvalidInput for an unknown *override*.
+    here or is not the one asked for, InvalidInput for an unknown *override*,
+    Unsupported for one that this host cannot mount.
     """
     if override is not None and override not in KINDS:
         raise InvalidInput(
             f"there is no kind of snapshots {override!r}", code="snapshot-kind", context=f"known: {', '.join(KINDS)}"
+        )
+    if override is not None and not _works(override, features):
+        raise Unsupported(
+            f"snapshots of the kind {override!r} do not work here",
+            code="snapshot-kind",
+            context=features.erofs_file.reason if features.mount.available else features.mount.reason,
+            hint=f"without ARGOSY_SNAPSHOTTER this host takes {_best(features)!r}",
         )
     wanted = override or _best(features)
     found = _recorded(root)
