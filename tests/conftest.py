@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from argosy.linux import mounts, syscalls
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,6 +34,12 @@ PEERS = Path(__file__).resolve().parents[1] / ".tools/peers/usr"
 os.environ["PATH"] += f":{PEERS}/bin:{PEERS}/sbin"
 
 _unexplained: list[str] = []
+
+
+def pytest_configure() -> None:
+    """A mount namespace of our own: what others mount meanwhile is not counted, what a test leaves stays in here."""
+    if os.geteuid() == 0:
+        mounts.private_namespace(propagation=syscalls.MS_PRIVATE)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
