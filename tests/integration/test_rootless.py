@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import tarfile
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,11 @@ def test_a_terminal_is_the_containers_own(user: User) -> None:
         user.become()
         os.execve(command()[0], [*command("run", "--rm", "-it", IMAGE, "sh")], user.environment)
     try:
+        termios.tcsetwinsize(outer, (33, 101))
         talk(outer, b"", b"# ")
+        talk(outer, b"stty size\n", b"33 101\r\n")
+        termios.tcsetwinsize(outer, (20, 50))
+        talk(outer, b"sleep 0.2; stty size\n", b"20 50\r\n")
         said = talk(outer, b"tty; stat -c %a:%u:%G $(tty); echo $((6*7))\n", b"42\r\n")
         assert b"/dev/pts/0\r\n620:0:root\r\n" in said  # gid 5 (tty), as Docker has it, needs more than one's own id
         talk(outer, b"exit 9\n", b"")
