@@ -83,7 +83,7 @@ def _drawn(found: list[dict[str, Any]], template: str | None) -> str:  # Any: JS
     from .template import Template, unescaped
 
     parsed = Template(unescaped(template))
-    return "".join(f"{parsed.render(item)}\n" for item in found)
+    return "".join(f"{output.for_terminal(parsed.render(item))}\n" for item in found)
 
 
 def _no_such(name: str, hint: str = "") -> NotFound:

@@ -30,7 +30,7 @@ _warned: set[str] = set()
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Rows under their headers as Docker aligns them: three spaces between columns, ten characters at least."""
-    lines = [tuple(headers), *(tuple(row) for row in rows)]
+    lines = [tuple(headers), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(_NARROWEST, max(map(len, cells)) + _PADDING) for cells in zip(*lines, strict=True)]
     return "".join(
         "".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + line[-1] + "\n"
@@ -64,15 +64,15 @@ def show(
 
 
 def document(facts: Mapping[str, object], template: str | None, text: str) -> None:
-    """Print one document: *text* for people, or *facts* the way --format asks for."""
+    """Print one document: *text* for people, without colours, or *facts* the way --format asks for."""
     if template is None:
-        write(text)
+        write(printable(text, keep="\t\n"))
     elif template == "json":
         write(json_text(facts))
     else:
         from .template import Template, unescaped
 
-        write(Template(unescaped(template)).render(facts) + "\n")
+        write(for_terminal(Template(unescaped(template)).render(facts)) + "\n")
 
 
 def _templated(rows: Iterable[Row], headers: Mapping[str, str], text: str) -> str:
@@ -80,7 +80,7 @@ def _templated(rows: Iterable[Row], headers: Mapping[str, str], text: str) -> st
 
     tabular = text.startswith("table ")
     template = Template(unescaped(text.removeprefix("table ") if tabular else text))
-    lines = [template.render(row) for row in rows]
+    lines = [for_terminal(template.render(row)) for row in rows]
     if not tabular:
         return "".join(f"{line}\n" for line in lines)
     heading = template.render_header(headers)
@@ -120,14 +120,20 @@ def json_line(value: object) -> str:
     """One line of JSON, keys sorted as Go sorts those of a map."""
     import msgspec  # 20 ms that the plain lists are spared
 
-    return msgspec.json.encode(value, order="sorted", enc_hook=str).decode() + "\n"
+    return _tame_json(msgspec.json.encode(value, order="sorted", enc_hook=str)) + "\n"
 
 
 def json_text(value: object) -> str:
     """JSON for people: four spaces, as `docker inspect` indents."""
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=4).decode() + "\n"
+    return _tame_json(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=4)) + "\n"
+
+
+def _tame_json(raw: bytes) -> str:
+    """JSON escapes the ASCII control characters only; terminals obey those from 80 to 9f hexadecimal as well."""
+    text = raw.decode()
+    return text if text.isascii() else text.translate({code: f"\\u{code:04x}" for code in range(0x80, 0xA0)})
 
 
 def human_size(size: int, precision: int = 3) -> str:
@@ -241,11 +247,11 @@ def as_error(error: BaseException) -> Error:
 def draw(error: Error, *, colour: bool = False, word: str = "error") -> str:
     """An error as people see it: what failed, the facts, what to do."""
     red, dim, plain = ("\x1b[1;31m", "\x1b[2m", "\x1b[0m") if colour else ("", "", "")
-    lines = [f"{red}{word}:{plain} {_printable(error.message)} {dim}[{error.code}]{plain}"]
-    lines += [f"  {_printable(line)}" for line in error.context.splitlines()]
+    lines = [f"{red}{word}:{plain} {printable(error.message)} {dim}[{error.code}]{plain}"]
+    lines += [f"  {printable(line)}" for line in error.context.splitlines()]
     if error.hint:
         first, *more = error.hint.splitlines()
-        lines += [f"  {dim}hint:{plain} {_printable(first)}", *(f"        {_printable(line)}" for line in more)]
+        lines += [f"  {dim}hint:{plain} {printable(first)}", *(f"        {printable(line)}" for line in more)]
     return "\n".join(lines) + "\n"
 
 
@@ -259,12 +265,12 @@ def warning(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
         yellow, plain = ("\x1b[1;33m", "\x1b[0m") if _stderr_has_colour() else ("", "")
-        _to_stderr(f"{yellow}warning:{plain} {_printable(message)}\n")
+        _to_stderr(f"{yellow}warning:{plain} {printable(message)}\n")
 
 
 def note(line: str) -> None:
     """A line that --debug shows, on stderr."""
-    _to_stderr(f"{_printable(line)}\n")
+    _to_stderr(f"{printable(line)}\n")
 
 
 def _to_stderr(text: str) -> None:
@@ -290,6 +296,15 @@ def _stderr_has_colour() -> bool:
     return _colour_wanted and sys.stderr is not None and sys.stderr.isatty()
 
 
-def _printable(text: str) -> str:
-    """Text from outside without the characters that drive a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str, *, keep: str = "") -> str:
+    """Text from outside without the characters that drive a terminal, those in *keep* aside."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def for_terminal(rendered: str) -> str:
+    """What a template made of an image's words: as it is for a pipe, tame for a terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return rendered
+    return printable(rendered, keep="\t\n")

@@ -101,7 +101,7 @@ class _Drawn:
     def tell(self, event: Event) -> None:
         with self._lock:
             if isinstance(event, Warned):
-                self._progress.console.print(f"warning: {event.text}", markup=False)
+                self._progress.console.print(f"warning: {output.printable(event.text)}", markup=False)
             elif isinstance(event, Started):
                 self._start(event)
             elif isinstance(event, Advanced):

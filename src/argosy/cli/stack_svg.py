@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from .output import ellipsis, human_size
+from .output import ellipsis, human_size, printable
 
 if TYPE_CHECKING:
     from ..ops.stack import Slab, Stack
@@ -53,7 +53,7 @@ def draw(stack: Stack) -> str:
     height = top - _GAP + _MARGIN
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
-        f'font-family="{_FONT}" role="img" aria-label="{escape(f"The stack of {stack.name}")}">\n'
+        f'font-family="{_FONT}" role="img" aria-label="{_escaped(f"The stack of {stack.name}")}">\n'
         f'<rect width="{WIDTH}" height="{height}" rx="14" fill="#ffffff"/>\n' + "".join(parts) + "</svg>\n"
     )
 
@@ -99,10 +99,12 @@ def _title(slab: Slab, look: _Look, baseline: int) -> str:
     """Title and note in one text, so that the note follows whatever the title's width is."""
     room = 52 if slab.size is not None else 84  # characters until the bar, or the right edge
     note = ellipsis(slab.note, max(room - len(slab.title) - 2, 0))
-    rest = f'<tspan dx="10" font-size="13" font-weight="400" fill="{look.faint}">{escape(note)}</tspan>' if note else ""
+    rest = (
+        f'<tspan dx="10" font-size="13" font-weight="400" fill="{look.faint}">{_escaped(note)}</tspan>' if note else ""
+    )
     return (
         f'<text x="{_MARGIN + _INDENT}" y="{baseline}" font-size="15.5" font-weight="600" fill="{look.ink}">'
-        f"{escape(slab.title)}{rest}</text>\n"
+        f"{_escaped(slab.title)}{rest}</text>\n"
     )
 
 
@@ -117,5 +119,10 @@ def _bar(size: int, largest: int, look: _Look, top: int) -> str:
 def _text(text: str, x: int, y: int, *, size: float, fill: str, weight: int = 400, anchor: str = "start") -> str:
     return (
         f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{fill}" text-anchor="{anchor}">'
-        f"{escape(text)}</text>\n"
+        f"{_escaped(text)}</text>\n"
     )
+
+
+def _escaped(text: str) -> str:
+    """An image's history may hold anything; XML allows no control characters, not even as entities."""
+    return escape(printable(text))

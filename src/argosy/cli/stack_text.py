@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .output import ellipsis, human_size
+from .output import ellipsis, human_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ class _Drawing:
         if self._stack.container:
             name = f"container {self._stack.container} of {name}"
         room = self._width - len(facts) - 5
-        yield f" {self._painted(ellipsis(name, room).ljust(room), '1')}   {facts}"
+        yield f" {self._painted(_cut(name, room).ljust(room), '1')}   {facts}"
 
     def _box(self, slabs: Sequence[Slab], frame: str) -> Iterator[str]:
         left, line, right, side, tee_left, tee_right, bottom_left, bottom_right = tuple(frame)
@@ -105,8 +105,8 @@ class _Drawing:
         text_room = room - _SIZE - (_BAR + 1)
         if slab.size is None:
             text_room = room
-        title = ellipsis(slab.title, text_room)
-        note = ellipsis(slab.note, max(text_room - len(title) - 2, 0)) if slab.note else ""
+        title = _cut(slab.title, text_room)
+        note = _cut(slab.note, max(text_room - len(title) - 2, 0)) if slab.note else ""
         plain = f"{title}  {note}" if note else title
         painted = self._painted(title, _COLOURS[slab.kind]) + (f"  {self._painted(note, '2')}" if note else "")
         line = painted + " " * (text_room - len(plain))
@@ -118,18 +118,18 @@ class _Drawing:
     def _part(self, part: Part, room: int) -> str:
         size = "" if part.size is None else human_size(part.size)
         text_room = room - (_SIZE if size else 0)
-        text = ellipsis(f"  {self._glyphs['dot']} {part.name}", text_room).ljust(text_room)
+        text = _cut(f"  {self._glyphs['dot']} {part.name}", text_room).ljust(text_room)
         return self._painted(text + size.rjust(_SIZE if size else 0), "2")
 
     def _injected(self, slab: Slab) -> Iterator[str]:
         """Between host and image, open at both sides: it is neither's."""
         arrow = self._painted(self._glyphs["up"], _COLOURS["injected"])
         room = self._width - 8
-        yield f"   {arrow}  {self._painted(ellipsis(f'{slab.title}; {slab.note}', room), _COLOURS['injected'])}"
+        yield f"   {arrow}  {self._painted(_cut(f'{slab.title}; {slab.note}', room), _COLOURS['injected'])}"
         bar = self._painted(self._glyphs["image"][3], _COLOURS["injected"])
         for part in slab.parts:
             size = f" ({human_size(part.size)})" if part.size else ""
-            yield f"   {bar}  {ellipsis(part.name + size, room)}"
+            yield f"   {bar}  {_cut(part.name + size, room)}"
 
     def _bar(self, size: int) -> str:
         """A bar as long as *size* is large; the smallest that is not empty shows."""
@@ -143,3 +143,8 @@ class _Drawing:
 
     def _painted(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour and text else text
+
+
+def _cut(text: str, width: int) -> str:
+    """*text* in at most *width* columns; an image's history may hold anything."""
+    return ellipsis(printable(text), width)

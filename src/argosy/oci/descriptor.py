@@ -59,7 +59,8 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
     @property
     def is_layer(self) -> bool:
-        return self.media_type.startswith(LAYER_PREFIXES)
+        """A tar that may be compressed; an encrypted one (ocicrypt) is none that we can read."""
+        return self.media_type.startswith(LAYER_PREFIXES) and not self.media_type.endswith("+encrypted")
 
     @classmethod
     def of(cls, raw: bytes, media_type: str) -> Descriptor:

@@ -73,7 +73,7 @@ class Platform(
         if want.variant == have.variant:
             return 0
         if want.architecture == "arm" and "v5" <= have.variant < want.variant:
-            return ord(want.variant[1]) - ord(have.variant[1])
+            return ord(want.variant[1:2] or "9") - ord(have.variant[1])
         if want.architecture == "amd64" and have.variant < want.variant:
             return 1
         return None if have.variant else 1

@@ -6,6 +6,7 @@ arrived stays and is not transferred again.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -149,7 +150,8 @@ class _Pull:
                 context=f"{manifest.config.size} bytes; the limit is {CONFIG_LIMIT}",
             )
         self._fetch(manifest.config, lambda: None, silent)
-        config = ImageConfig.parse(read_blob(manifest.config, self._blobs, limit=CONFIG_LIMIT))
+        with self._blaming(f"its config {manifest.config.digest}"):
+            config = ImageConfig.parse(read_blob(manifest.config, self._blobs, limit=CONFIG_LIMIT))
         wanted = platform or Platform.host()
         if not wanted.matches(config.platform):
             self._tell_of_other_platform(config.platform, wanted, asked=platform is not None)
@@ -210,7 +212,17 @@ class _Pull:
 
     def _document(self, descriptor: Descriptor) -> _Document:
         raw = read_blob(descriptor, self, limit=MANIFEST_LIMIT)
-        return _Document(descriptor=descriptor, content=manifests.parse(raw, descriptor.media_type))
+        with self._blaming(f"its manifest {descriptor.digest}"):
+            return _Document(descriptor=descriptor, content=manifests.parse(raw, descriptor.media_type))
+
+    @contextmanager
+    def _blaming(self, part: str) -> Iterator[None]:
+        """Whoever parses a document does not know whose it is."""
+        try:
+            yield
+        except Corrupt as error:
+            facts = f"{part}: {error.message}" + (f": {error.context}" if error.context else "")
+            raise Corrupt(f"{self._name} is not an image", code=error.code, context=facts, hint=error.hint) from error
 
     def _tell_of_other_platform(self, found: Platform, wanted: Platform, *, asked: bool) -> None:
         if asked:
