@@ -75,6 +75,7 @@ def test_the_last_of_equal_variables_wins() -> None:
         b"{}",
         b'{"config":null,"rootfs":null,"history":null,"created":null}',
         b'{"config":{"Env":null,"Cmd":null,"Labels":null,"Volumes":null}}',
+        b'{"os":null,"variant":null,"rootfs":{"type":null,"diff_ids":null},"config":{"Healthcheck":{"Test":null}}}',
     ],
 )
 def test_what_is_absent_or_null_is_empty(raw: bytes) -> None:
@@ -87,6 +88,11 @@ def test_what_is_absent_or_null_is_empty(raw: bytes) -> None:
         (),
         "",
     )
+
+
+def test_nulls_in_history_are_absent_too() -> None:
+    raw = b'{"history":[{"created":null,"created_by":"a","author":null},{"empty_layer":null}]}'
+    assert ImageConfig.parse(raw).history == (History(created_by="a"), History())
 
 
 def test_a_shell_line_of_an_old_image_becomes_a_command() -> None:

@@ -17,13 +17,24 @@ def encode(value: object, *, order: Literal["deterministic", "sorted"] | None = 
 
 
 def decode(raw: bytes | str, kind: type[_T]) -> _T:
-    """*raw* as a *kind*.
+    """*raw* as a *kind*; a member that is null counts as absent, as for the programs in Go that write most documents.
 
     Raises msgspec.ValidationError or msgspec.DecodeError with the JSON path of the
     fault, InvalidInput for a digest that is none, RecursionError for a bomb; callers
     know what the document is and turn these into Corrupt.
     """
-    return msgspec.json.decode(raw, type=kind, dec_hook=_decode)
+    try:
+        return msgspec.json.decode(raw, type=kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        if "got `null`" not in str(error):
+            raise
+    return msgspec.convert(_without_nulls(msgspec.json.decode(raw)), type=kind, dec_hook=_decode)
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_nulls(member) for name, member in value.items() if member is not None}
+    return [_without_nulls(element) for element in value] if isinstance(value, list) else value
 
 
 def _encode(value: object) -> object:
