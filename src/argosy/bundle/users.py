@@ -33,9 +33,9 @@ def resolve(user: str, *, passwd: bytes, group: bytes) -> Identity:
         uid = _number(entry[2])
     if uid is None:
         raise NotFound(
-            f"no user {name!r} in this image",
+            f"no user {name or 'root'!r} in this image",
             code="user-unknown",
-            context="its /etc/passwd has no such name",
+            context="its /etc/passwd has no such name" if entry is None else f"its id there is {entry[2]!r}",
             hint="give a number, as in -u 1000:1000",
         )
     gid = (_number(entry[3]) if entry is not None else 0) or 0
@@ -46,7 +46,7 @@ def resolve(user: str, *, passwd: bytes, group: bytes) -> Identity:
     elif login is not None:
         members = (_number(row[2]) for row in groups if login in row[3].split(","))
         additional = tuple(sorted({g for g in members if g is not None and g != gid}))
-    home = entry[5] if entry is not None and entry[5].startswith("/") else "/"
+    home = entry[5] if entry is not None and entry[5].startswith("/") and "\0" not in entry[5] else "/"
     return Identity(uid=uid, gid=gid, additional_gids=additional, home=home)
 
 
@@ -63,7 +63,7 @@ def _group_id(name: str, groups: list[list[str]]) -> int:
 
 
 def _lines(text: bytes, fields: int) -> list[list[str]]:
-    rows = (line.split(":") for line in text.decode("utf-8", "surrogateescape").split("\n"))
+    rows = (line.split(":") for line in text.decode("utf-8", "replace").split("\n"))
     return [row + [""] * (fields - len(row)) for row in rows if len(row) >= 3]
 
 

@@ -79,7 +79,9 @@ class _Drawing:
 
     def _heading(self, image: Sequence[Slab]) -> Iterator[str]:
         layers = sum(max(len(slab.parts), 1) for slab in image if slab.kind != "writable")
-        facts = f"{self._stack.platform}   {layers} layer{'s' * (layers != 1)}, {human_size(self._stack.size)}"
+        facts = (
+            f"{printable(self._stack.platform)}   {layers} layer{'s' * (layers != 1)}, {human_size(self._stack.size)}"
+        )
         name = self._stack.name
         if self._stack.container:
             name = f"container {self._stack.container} of {name}"

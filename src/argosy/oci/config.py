@@ -106,6 +106,8 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise Corrupt("not a valid image config", code="config-invalid", context=str(error)) from error
         run = view.config or _Execution()
+        if b"\\u0000" in raw:
+            _refuse_nul(run)
         return cls(
             raw=raw,
             platform=Platform(os=view.os, architecture=view.architecture, variant=view.variant),
@@ -179,3 +181,20 @@ def _words(value: tuple[str, ...] | str | None) -> tuple[str, ...]:
     if isinstance(value, str):
         return ("/bin/sh", "-c", value) if value else ()
     return value or ()
+
+
+def _refuse_nul(run: _Execution) -> None:
+    """The kernel ends words at a NUL: what is run would not be what is shown."""
+    words = {
+        "Env": run.env,
+        "Entrypoint": run.entrypoint,
+        "Cmd": run.cmd,
+        "User": run.user,
+        "WorkingDir": run.working_dir,
+        "Shell": run.shell,
+    }
+    for name, value in words.items():
+        if any("\0" in word for word in value or ()):
+            raise Corrupt(
+                "not a valid image config", code="config-invalid", context=f"a NUL character - at `$.config.{name}`"
+            )

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o644
 #: The runtime mounts file systems of its own there; mount points below them cannot be prepared.
+#: These are folders of their own whatever an image has there. crun 1.8 makes its device nodes through a link
+#: /dev without regard to the root: in a folder of the host.
+_OWN_FOLDERS = frozenset({"/dev", "/proc", "/sys"})
 _KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -119,6 +122,9 @@ class _Layer:
             self.add_folder(mount.container_path)
             return
         real = self._name(mount.container_path) if _is_driver_file(mount) else self.resolve(mount.container_path)
+        if _is_led_to_kernel(mount.container_path, real):
+            real = self._name(mount.container_path)
+            _refuse_kernel(mount.container_path, real)
         status = self._image_status(real)
         if real.startswith(_KERNEL_FOLDERS) or (status is not None and stat.S_ISREG(status.st_mode)):
             return
@@ -128,6 +134,7 @@ class _Layer:
     def add_folder(self, path: str) -> None:
         """A folder at *path* unless the image has one."""
         real = self.resolve(path)
+        _refuse_kernel(path, real)
         status = self._image_status(real)
         if real == "/" or real.startswith(_KERNEL_FOLDERS) or (status is not None and stat.S_ISDIR(status.st_mode)):
             return
@@ -184,6 +191,8 @@ class _Layer:
 
     def _link_text(self, real: str) -> str | None:
         """The text of the image's link at *real* (resolved but for its last name)."""
+        if real in _OWN_FOLDERS:
+            return None
         try:
             return paths.readlink(self._image_fd, real)
         except OSError as error:
@@ -230,6 +239,20 @@ class _Layer:
         with _tolerated():  # owners that have no number in this user namespace
             os.fchown(fd, status.st_uid, status.st_gid)
         os.fchmod(fd, stat.S_IMODE(status.st_mode))
+
+
+def _is_led_to_kernel(path: str, real: str) -> bool:
+    """Whether a link of the image leads from elsewhere into a file system of the kernel, which does not exist yet."""
+    return f"{real}/".startswith(_KERNEL_FOLDERS) and not f"{os.path.normpath(path)}/".startswith(_KERNEL_FOLDERS)
+
+
+def _refuse_kernel(path: str, real: str) -> None:
+    if _is_led_to_kernel(path, real):
+        raise InvalidInput(
+            f"nothing can be mounted at {path!r} in this image",
+            code="image-link-to-kernel",
+            context=f"its links lead to {real!r}, where the kernel's own file systems will be",
+        )
 
 
 def _is_driver_file(mount: BindMount) -> bool:

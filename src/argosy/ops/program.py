@@ -17,15 +17,22 @@ from ..linux import paths
 _HEAD = 4096  # bytes; holds a «#!» line (the kernel reads 256) and, in all known files, ELF's program headers
 _DEPTH = 4  # scripts whose interpreter is a script; BINPRM_MAX_RECURSION is 4
 _PT_INTERP = 3
+_WORD_LIMIT = 32 * 4096  # bytes of one argument or variable with its NUL; MAX_ARG_STRLEN of Linux
+_WORDS_LIMIT = 6 * 2**20  # bytes of all of them whatever ulimit -s says; three quarters of _STK_LIM of Linux
+_BINFMT = "/proc/sys/fs/binfmt_misc"
+#: {e_machine: name}; elf.h
+_MACHINES = {3: "i386", 8: "mips", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+_NATIVE = {"x86_64": (62, 3), "aarch64": (183, 40)}
 
 
 def check(root_fd: int, program: str, *, working_dir: str, environment: tuple[str, ...]) -> None:
     """Raises RuntimeFailed with exit status 127 or 126 that says which file is missing or why it can't be run."""
     path = _find(root_fd, program, working_dir, environment)
     for _ in range(_DEPTH):
-        interpreter = _interpreter(_head(root_fd, path))
+        head = _head(root_fd, path)
+        interpreter = _interpreter(head or b"")
         if interpreter is None:
-            return
+            return None if head is None else _check_format(program, path, head)
         if not interpreter.startswith("/"):
             interpreter = f"{working_dir}/{interpreter}"
         if not _is_there(root_fd, interpreter):
@@ -38,6 +45,21 @@ def check(root_fd: int, program: str, *, working_dir: str, environment: tuple[st
                 exit_status=127,
             )
         path = interpreter
+    raise _unusable(program, f"scripts whose interpreters are scripts, more than {_DEPTH} deep")
+
+
+def check_size(arguments: tuple[str, ...], environment: tuple[str, ...]) -> None:
+    """Raises RuntimeFailed (exit status 126) for words that execve refuses: the kernel says E2BIG and not which."""
+    sizes = [len(os.fsencode(word)) + 1 for word in (*arguments, *environment)]
+    total, limit = sum(sizes) + 8 * len(sizes), min(os.sysconf("SC_ARG_MAX"), _WORDS_LIMIT)
+    if max(sizes) > _WORD_LIMIT or total > limit:
+        raise RuntimeFailed(
+            "the arguments and variables of the container are too long",
+            code="arguments-too-long",
+            context=f"{total} bytes in all, {max(sizes)} in the longest; Linux takes {limit} and {_WORD_LIMIT}",
+            hint="pass what is long as a file: -v FILE:/PLACE",
+            exit_status=126,
+        )
 
 
 def _find(root_fd: int, program: str, working_dir: str, environment: tuple[str, ...]) -> str:
@@ -88,16 +110,50 @@ def _is_there(root_fd: int, path: str) -> bool:
     return mode is not None and stat.S_ISREG(mode)
 
 
-def _head(root_fd: int, path: str) -> bytes:
-    """The first bytes; none when we may not read it (which does not stop the kernel from running it)."""
+def _head(root_fd: int, path: str) -> bytes | None:
+    """The first bytes; None when we may not read it (which does not stop the kernel from running it)."""
     try:
         fd = paths.open_in_root(root_fd, path, os.O_RDONLY)
     except OSError:
-        return b""
+        return None
     try:
         return os.read(fd, _HEAD)
     finally:
         os.close(fd)
+
+
+def _check_format(program: str, path: str, head: bytes) -> None:
+    """Refuse what the kernel has no loader for, as far as that can be known: others may be registered."""
+    registered = _registered_loaders()
+    if registered:
+        return
+    if not head.startswith(b"\x7fELF"):
+        raise _unusable(program, f"{path} in the image is neither an ELF program nor a script that begins with #!")
+    native = _NATIVE.get(os.uname().machine)
+    if registered is None or native is None or len(head) < 20:
+        return
+    machine = int.from_bytes(head[18:20], "big" if head[5] == 2 else "little")
+    if machine not in native:
+        name = _MACHINES.get(machine, f"machine {machine}")
+        raise _unusable(program, f"{path} in the image is for {name}, this machine is {os.uname().machine}")
+
+
+def _registered_loaders() -> list[str] | None:
+    """Emulators and the like that the kernel starts for foreign files; None where binfmt_misc is not mounted."""
+    try:
+        names = os.listdir(_BINFMT)
+    except OSError:
+        return None
+    return [name for name in names if name not in ("register", "status")] if "register" in names else None
+
+
+def _unusable(program: str, why: str) -> RuntimeFailed:
+    return RuntimeFailed(
+        f"cannot run {program!r}: not a program for this machine",
+        code="program-format",
+        context=why,
+        exit_status=126,
+    )
 
 
 def _interpreter(head: bytes) -> str | None:
@@ -113,6 +169,6 @@ def _interpreter(head: bytes) -> str | None:
             kind, offset, length = struct.unpack_from("<I4xQ16xQ", head, table + place * size)
             if kind == _PT_INTERP and offset + length <= len(head):
                 return os.fsdecode(head[offset : offset + length].rstrip(b"\0"))
-    except struct.error:  # cut short, or no program headers where it says; the kernel will judge
+    except (struct.error, OverflowError):  # cut short, or no program headers where it says; the kernel will judge
         return None
     return None
