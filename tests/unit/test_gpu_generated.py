@@ -256,7 +256,6 @@ def test_soname_links_that_edits_lack_are_made_as_ldconfig_would(case: Case, tmp
     [
         pytest.param("{outside}", id="an absolute link to the host"),
         pytest.param("../../../../../../../../..{outside}", id="a relative one"),
-        pytest.param("/proc/self/root{outside}", id="through a magic link"),
         pytest.param("nowhere", id="a dangling one"),
     ],
 )
@@ -270,6 +269,34 @@ def test_no_link_of_an_image_leads_out_of_it(case: Case, tmp_path: Path, name: s
     assert os.listdir(outside) == []
     assert not (case.layer / name).exists()  # the image's link stays what it is
     assert any(path.endswith("libcuda.so.1") for path in case.names())
+
+
+@pytest.mark.parametrize("name", ["etc", "usr", f"usr/lib/{TRIPLET}", "run"])
+def test_a_link_into_the_kernels_file_systems_is_refused(case: Case, tmp_path: Path, name: str) -> None:
+    """They are not mounted yet; the runtime would refuse too, and not say why."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    case.link(name, f"/proc/self/root{outside}")
+    with pytest.raises(InvalidInput, match="nothing can be mounted at") as caught:
+        case.inject()
+    assert (caught.value.code, os.listdir(outside)) == ("image-link-to-kernel", [])
+
+
+@pytest.mark.parametrize("name", ["dev", "proc", "sys"])
+def test_a_kernel_folder_that_is_a_link_becomes_a_folder(case: Case, tmp_path: Path, name: str) -> None:
+    """crun 1.8 follows such a link to the host when it makes devices."""
+    case.link(name, str(tmp_path))
+    made = case.build(ContainerEdits(folders=(f"/{name}",)))
+    assert made.folders == (f"/{name}",)
+    assert (case.layer / name).is_dir()
+
+
+def test_a_file_whose_link_leads_into_proc_takes_the_links_place(case: Case, tmp_path: Path) -> None:
+    """/etc/resolv.conf → /proc/net/pnp is what images for network boot have."""
+    (tmp_path / "resolv.conf").touch()
+    case.link("etc/resolv.conf", "/proc/net/pnp")
+    mount = BindMount(host_path=str(tmp_path / "resolv.conf"), container_path="/etc/resolv.conf")
+    assert case.build(ContainerEdits(mounts=(mount,))).mount_points == ("/etc/resolv.conf",)
 
 
 def test_links_in_a_circle_are_refused(case: Case) -> None:
