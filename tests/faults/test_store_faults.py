@@ -7,6 +7,7 @@ import random
 import signal
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,7 +31,6 @@ from support.stores import load_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from argosy.ops.check import Report
     from support.images import RandomImage
@@ -172,7 +172,7 @@ def test_a_removed_file_is_reported_and_comes_back(root: Path, image: RandomImag
 
 
 def test_repair_never_removes_what_a_user_wrote(root: Path) -> None:
-    folder = ContainerStore(root).folder(f"{1:064x}")
+    folder = Path(ContainerStore(root).folder(f"{1:064x}"))
     (folder / "upper").mkdir()
     (folder / "upper/thesis").write_text("precious")
     overwrite(folder / "record.json", b"")

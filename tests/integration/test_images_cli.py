@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,6 @@ from support.stores import argosy, load_image
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-    from pathlib import Path
 
     from support.images import RandomImage
 
@@ -348,7 +348,7 @@ def test_check_finds_a_damaged_layer_and_repair_lets_it_be_made_again(shelf: She
 
 def test_check_survives_records_that_are_rubbish(shelf: Shelf) -> None:
     shelf.use(shelf.new, "builder")
-    (shelf.containers.folder("ab" * 32) / "record.json").write_bytes(b"{")
+    (Path(shelf.containers.folder("ab" * 32)) / "record.json").write_bytes(b"{")
     (shelf.root / "refs/docker.io%2Flibrary%2Fvectoradd%3A26.11.json").write_bytes(b"")
     assert shelf.run("ps").returncode == 0
     assert shelf.run("images").returncode == 0

@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,23 @@ def output(root: Path, *words: str) -> str:
 
 
 def cgroups() -> set[str]:
-    """cgroups of containers in which nothing runs; other runs on this machine may have some that are in use."""
+    """cgroups of containers in which nothing runs, and which stay so: others on this machine may come and go."""
+    found = _empty_cgroups()
+    deadline = time.monotonic() + 2
+    while found and time.monotonic() < deadline:
+        time.sleep(0.05)
+        found &= _empty_cgroups()
+    return found
+
+
+def _empty_cgroups() -> set[str]:
     made = (path for pattern in ("argosy-*", "*/argosy-*") for path in Path("/sys/fs/cgroup").glob(pattern))
-    return {str(path) for path in made if not (path / "cgroup.procs").read_text()}
+    empty = set()
+    for path in made:
+        with suppress(OSError):
+            if not (path / "cgroup.procs").read_text():
+                empty.add(str(path))
+    return empty
 
 
 def leftovers(root: Path) -> dict[str, list[str]]:

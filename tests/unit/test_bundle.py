@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from argosy.bundle import defaults, spec, users
 from argosy.bundle.options import RunOptions, Volume, parse_name, parse_size
 from argosy.errors import InvalidInput, NotFound
@@ -152,7 +153,7 @@ def test_a_volume_over_a_kernel_mount_replaces_it_and_parents_come_first() -> No
         BindMount(host_path="/h", container_path="/a", options=("rbind",)),
         BindMount(host_path="/shm", container_path="/dev/shm", options=("rbind",)),
     )
-    found = spec.spec_for(config(Cmd=["x"]), RunOptions(), ContainerEdits(), ROOT, PLACE, binds=binds)
+    found = spec.spec_for(config(Cmd=["x"]), RunOptions(), ContainerEdits(mounts=binds), ROOT, PLACE)
     assert [(mount.destination, mount.source) for mount in found.mounts[-3:]] == [
         ("/a", "/h"),
         ("/dev/shm", "/shm"),

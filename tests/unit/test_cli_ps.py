@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,6 @@ from argosy.ops import containers as ops
 from argosy.runtime.oci_runtime import OciRuntime
 from argosy.store.records import Container, ContainerStore
 from argosy.store.version import check_version
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IMAGE_ID = Digest.of(b"image")
 DEAD = {"pid": 2**22 + 1, "start_time": 1}  # above the kernel's largest pid
@@ -205,7 +203,7 @@ def test_what_nobody_wants_to_keep_is_removed(
 ) -> None:
     made = added(store, record(1, **{**DEAD, "exit_code": None, **fields}))
     assert ops.reap(store, lambda: runtime).containers == ()
-    assert not store.folder(made.id).exists()
+    assert not Path(store.folder(made.id)).exists()
     store.create(record(2, name=made.name))  # the name is free again
 
 
@@ -272,7 +270,7 @@ def test_exited_containers_are_removed_without_a_runtime(store: ContainerStore) 
 
 def test_the_writable_layer_is_measured_without_following_links(store: ContainerStore, tmp_path: Path) -> None:
     made = added(store, record(1))
-    upper = store.folder(made.id) / "upper"
+    upper = Path(store.folder(made.id)) / "upper"
     (upper / "a/b").mkdir(parents=True)
     (upper / "file").write_bytes(b"12345")
     (upper / "a/b/file").write_bytes(b"123")

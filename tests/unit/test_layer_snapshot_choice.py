@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,9 +15,6 @@ from argosy.snapshots.erofs import ErofsSnapshotter
 from argosy.snapshots.folders import LayerFolders
 from argosy.snapshots.unpacked import UnpackedSnapshotter
 from tests.support.archives import archive, diff_id
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 YES, NO = Feature(available=True), Feature(available=False, reason="not here")
 ROOT = HostFeatures(
@@ -92,7 +89,7 @@ def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
 def test_damaged_facts_are_named(tmp_path: Path) -> None:
     name = diff_id(archive())
     choose(tmp_path, ROOT).apply(name, io.BytesIO(archive()))
-    (LayerFolders(tmp_path).path(name) / "layer.json").write_text("{")
+    Path(LayerFolders(tmp_path).path(name), "layer.json").write_text("{")
     with pytest.raises(Corrupt) as caught:
         choose(tmp_path, ROOT).usage(name)
     assert caught.value.code == "layer-facts-damaged"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,9 +13,6 @@ from argosy.oci.descriptor import OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
 from argosy.store.names import is_name, random_name
 from argosy.store.records import Container, ContainerStore, new_id
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def container(name: str = "", number: int = 1, **fields: object) -> Container:
 
 
 def record_path(store: ContainerStore, number: int = 1) -> Path:
-    return store.folder(f"{number:064x}") / "record.json"
+    return Path(store.folder(f"{number:064x}")) / "record.json"
 
 
 def test_what_was_created_is_read_back_whole(store: ContainerStore) -> None:
@@ -177,7 +174,7 @@ def test_rename_to_a_name_in_use_changes_nothing(store: ContainerStore) -> None:
 
 def test_delete_removes_folder_and_name_and_is_idempotent(store: ContainerStore) -> None:
     record = container("one")
-    folder = store.create(record)
+    folder = Path(store.create(record))
     (folder / "upper/etc").mkdir(parents=True)
     (folder / "upper/etc/passwd").write_text("x")
     store.delete(record.id)
@@ -221,11 +218,11 @@ def test_a_record_of_another_container_is_damaged(store: ContainerStore) -> None
 
 
 def test_set_aside_keeps_the_files_and_frees_the_name(store: ContainerStore) -> None:
-    folder = store.create(container("one"))
+    folder = Path(store.create(container("one")))
     (folder / "upper").mkdir()
     (folder / "upper/mine").write_text("precious")
     record_path(store).write_bytes(b"")
-    aside = store.set_aside(folder.name)
+    aside = Path(store.set_aside(folder.name))
     assert (aside / "upper/mine").read_text() == "precious"
     assert (store.damaged(), store.list()) == ((), ())
     store.create(container("one", number=2))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..oci.config import ImageConfig
-    from ..oci.edits import BindMount, ContainerEdits, DeviceNode
+    from ..oci.edits import ContainerEdits, DeviceNode
     from .options import RunOptions
     from .users import Identity
 
@@ -89,11 +89,10 @@ def spec_for(
     identity: Identity,
     place: Place,
     *,
-    binds: tuple[BindMount, ...] = (),
     seccomp: msgspec.Raw | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Spec:
-    """The spec of one container. *binds* are the engine's own (hosts, resolv.conf) and the user's volumes.
+    """The spec of one container. *edits* hold the engine's own mounts (hosts, resolv.conf) and the user's volumes too.
 
     Equal arguments give an equal spec. Raises InvalidInput.
     """
@@ -114,7 +113,7 @@ def spec_for(
         ),
         root=RootFs(path=place.rootfs, readonly=options.read_only),
         hostname=None if host_network and options.hostname is None and place.rootless else place.hostname,
-        mounts=_mounts(options, edits, binds, rootless=place.rootless, host_network=host_network),
+        mounts=_mounts(options, edits, rootless=place.rootless, host_network=host_network),
         hooks=_hooks(edits),
         annotations=annotations,
         linux=Linux(
@@ -149,7 +148,6 @@ def _namespaces(place: Place, *, host_network: bool) -> tuple[Namespace, ...]:
 def _mounts(
     options: RunOptions,
     edits: ContainerEdits,
-    binds: tuple[BindMount, ...],
     *,
     rootless: bool,
     host_network: bool,
@@ -157,8 +155,7 @@ def _mounts(
     """Kernel file systems, then everything else parents first; a later mount on the same place replaces the earlier."""
     base = defaults.base_mounts(shm_size=options.shm_size, rootless=rootless, host_network=host_network)
     chosen = {mount.destination: mount for mount in base}
-    extra = [Mount(destination=b.container_path, type="bind", source=b.host_path, options=b.options) for b in binds]
-    extra += [
+    extra = [
         Mount(destination=m.container_path, type="bind", source=m.host_path, options=m.options) for m in edits.mounts
     ]
     if rootless:  # mknod is not ours in a user namespace: the host's nodes are bound, by their own place on the host

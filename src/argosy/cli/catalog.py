@@ -126,7 +126,7 @@ def _build(args: argparse.Namespace, host: Host) -> int:
             settings,
             blobs=host.blobs,
             refs=host.refs,
-            cache=host.root / "cache",
+            cache=Path(host.cache),
             apt=_APT,
             environ=host.environ,
             wheels=Path(args.cache).absolute() if args.cache else None,

@@ -51,7 +51,7 @@ def main(args: Namespace, host: Host) -> int:
             context=f"{args.image}: the digest follows from the content",
         )
     host.reaped()
-    host.enter()
+    host.enter_namespace()
     container = host.containers.get(args.container)
     image = commit(
         container,
@@ -63,6 +63,7 @@ def main(args: Namespace, host: Host) -> int:
         created=host.now(),
         author=args.author,
         message=args.message,
+        rootless=host.rootless,
     )
     output.write(f"{image.id}\n")
     return 0

@@ -52,7 +52,7 @@ def main(args: Namespace, host: Host) -> int:
     from pathlib import Path
 
     roots = DriverRoots.under(Path(args.driver_root).absolute()) if args.driver_root else host.driver_roots
-    diagnosis = examine(roots, find_runtime=lambda: host.runtime, probe_features=host.probe, store=host.root)
+    diagnosis = examine(roots, find_runtime=lambda: host.runtime, probe_features=host.probe, store=Path(host.root))
     output.document(_facts(diagnosis), args.format, "".join(f"{line}\n" for line in _lines(diagnosis)))
     return 1 if diagnosis.first_missing else 0
 

@@ -1,7 +1,8 @@
 """Host: what a verb may touch, each part built on first use, from flags and the environment.
 
 The only reader of os.environ. A verb takes from here what its `ops` function
-asks for and passes it on; nothing below the command line ever sees a Host.
+asks for and passes it on; nothing below the command line ever sees a Host. Paths are
+text on this way, because importing pathlib takes 4 ms of a start.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import sys
 import time
 from functools import cached_property
-from pathlib import Path
 
 from ..errors import Corrupt, Error, InvalidInput
 from . import output
@@ -53,14 +53,14 @@ class Host:
         return "debug" in self._settings
 
     @cached_property
-    def root(self) -> Path:
+    def root(self) -> str:
         """The store: --root, else ARGOSY_ROOT, else by user. Nothing is made here."""
         named = self._settings.get("root") or self.environ.get("ARGOSY_ROOT")
         if named:
-            return Path(named).absolute()
+            return os.path.abspath(named)
         if self._is_system:
-            return Path("/var/lib/argosy")
-        return self._data_home / "argosy"
+            return "/var/lib/argosy"
+        return os.path.join(self._data_home, "argosy")
 
     @cached_property
     def _is_system(self) -> bool:
@@ -71,23 +71,23 @@ class Host:
             return table.read().split() == ["0", "0", "4294967295"]
 
     @property
-    def _data_home(self) -> Path:
+    def _data_home(self) -> str:
         named = self.environ.get("XDG_DATA_HOME", "")
         if named.startswith("/"):  # relative ones are to be ignored: XDG base directory specification
-            return Path(named)
-        return self.home / ".local/share"
+            return named
+        return os.path.join(self.home, ".local/share")
 
     @property
-    def home(self) -> Path:
+    def home(self) -> str:
         named = self.environ.get("HOME", "")
         if not named.startswith("/"):
             raise InvalidInput(
                 "no home folder is known", code="home-unknown", hint="set HOME, or name a store with --root"
             )
-        return Path(named)
+        return named
 
     @cached_property
-    def _checked_root(self) -> Path:
+    def _checked_root(self) -> str:
         """The store after its version was found to be one that this program understands."""
         from ..store.version import check_version
 
@@ -124,7 +124,8 @@ class Host:
         from ..linux import features
 
         try:
-            known = features.HostFeatures.from_json((self.cache / "features.json").read_bytes())
+            with open(os.path.join(self.cache, "features.json"), "rb", buffering=0) as file:
+                known = features.HostFeatures.from_json(file.read())
             if known.key == features.key():
                 return known
         except (OSError, Corrupt):
@@ -135,21 +136,21 @@ class Host:
         """As features, tried anew: an administrator may have changed a setting since."""
         from ..linux import features, files
 
-        folder = self._checked_root / "tmp"
+        folder = os.path.join(self._checked_root, "tmp")
         with files.reporting("make", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        found = features.probe(folder=str(folder), path=self.search_path)
+            os.makedirs(folder, exist_ok=True)
+        found = features.probe(folder=folder, path=self.search_path)
         try:
-            self.cache.mkdir(exist_ok=True)
-            files.write_atomic(self.cache / "features.json", found.to_json(), sync=False)
+            os.makedirs(self.cache, exist_ok=True)
+            files.write_atomic(os.path.join(self.cache, "features.json"), found.to_json(), sync=False)
         except (OSError, Error):
             pass  # it will be probed again; whatever needs the disk will say what is wrong with it
         return found
 
     @property
-    def cache(self) -> Path:
+    def cache(self) -> str:
         """Derived files, deletable at any time."""
-        return self.root / "cache"
+        return os.path.join(self.root, "cache")
 
     def ready_runtime(self) -> OciRuntime:
         """The runtime, with this process in a namespace in which it works."""
@@ -186,6 +187,8 @@ class Host:
     @cached_property
     def driver_roots(self) -> DriverRoots:
         """Where to look for the NVIDIA driver: --driver-root, else ARGOSY_DRIVER_ROOT, else this machine."""
+        from pathlib import Path
+
         from ..gpu.driver import DriverRoots
 
         named = self._settings.get("driver_root") or self.environ.get("ARGOSY_DRIVER_ROOT") or "/"
@@ -226,7 +229,7 @@ class Host:
         from ..linux.seccomp_cache import filter_for
         from ..oci.platform import Platform
 
-        return filter_for(capabilities, Platform.host().architecture, str(self.cache))
+        return filter_for(capabilities, Platform.host().architecture, self.cache)
 
     def now(self) -> str:
         """This moment, RFC 3339 in UTC with nanoseconds, as Docker writes times."""
@@ -245,25 +248,25 @@ class Host:
 
         return oci_runtime.find(
             search_path=self.search_path,
-            extra_folders=(str(self.root / "bin"),),
-            root=str(self.runtime_state),
+            extra_folders=(os.path.join(self.root, "bin"),),
+            root=self.runtime_state,
             cgroup_manager="disabled" if self.rootless or not oci_runtime.cgroups_work() else "cgroupfs",
         )
 
     @property
-    def runtime_state(self) -> Path:
+    def runtime_state(self) -> str:
         """Where the runtime keeps what must not outlive a boot. Raises Conflict (folder-not-ours)."""
         if self._is_system:
-            return Path("/run/argosy")
+            return "/run/argosy"
         named = self.environ.get("XDG_RUNTIME_DIR", "")
         if named.startswith("/"):
-            return Path(named, "argosy")
-        session = Path(f"/run/user/{self._uid}")  # there while one is logged in; cron, su and ssh -t lose the variable
+            return os.path.join(named, "argosy")
+        session = f"/run/user/{self._uid}"  # there while one is logged in; cron, su and ssh -t lose the variable
         if os.access(session, os.W_OK):
-            return session / "argosy"
+            return f"{session}/argosy"
         from ..linux import files
 
-        own = Path(f"/tmp/argosy-{self._uid}")
+        own = f"/tmp/argosy-{self._uid}"
         files.ensure_own_folder(own)
         return own
 

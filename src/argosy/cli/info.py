@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Error
@@ -45,7 +46,9 @@ def gather(host: Host) -> ops.Facts:
 
     host.containers  # noqa: B018 (checks the store's version before anything is said about it)
     features = host.probe()
-    store = ops.describe_store(host.root, read_listing(host.root), host.containers.list(), snapshots=_snapshots(host))
+    store = ops.describe_store(
+        Path(host.root), read_listing(host.root), host.containers.list(), snapshots=_snapshots(host)
+    )
     machine = ops.describe_machine()
     return {
         "ServerVersion": __version__,

@@ -84,7 +84,7 @@ def add_arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace, host: Host) -> int:
     if args.verb is None:
         raise UsageError("argosy registry: a command is missing", hint="argosy registry --help lists them")
-    root = Path(args.root).absolute() if args.root else host.root / "registry"
+    root = Path(args.root).absolute() if args.root else Path(host.root) / "registry"
     return _serve(args, root) if args.verb == "serve" else _ls(args, root)
 
 

@@ -7,7 +7,9 @@ is in the generated layer below and never gets here.
 
 from __future__ import annotations
 
+import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..layer import diff
@@ -20,10 +22,11 @@ from ..oci.image import Image
 from ..oci.manifest import encode_manifest
 from ..store import gc
 from ..store.refs import Summary, untagged
+from .rootfs import image_view, workspace
 from .unpack import ensure_layers
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from ..layer.sink import LayerDigests
     from ..oci.config import ImageConfig
@@ -38,24 +41,31 @@ def commit(
     container: Container,
     reference: Reference | None,
     *,
-    folder: Path,
+    folder: str,
     blobs: BlobStore,
     refs: RefStore,
     snapshotter: Snapshotter,
     created: str,
     author: str = "",
     message: str = "",
+    rootless: bool = False,
 ) -> Image:
     """Make an image of *container* (its record and its folder) and name it *reference*; gives the image.
 
     Without a reference the image is listed as <none>. A container that changed
     nothing gives an image with the same layers and one more step of history.
-    *created* is RFC 3339. The reference is set last.
+    *created* is RFC 3339. The reference is set last. The process is in a private mount
+    namespace, in which the image is looked at.
 
     Raises NotFound when the container's own image has lost blobs, Exhausted.
     """
     base = Image(container.manifest, blobs)
-    layer = _write_layer(folder / "upper", blobs)
+    ensure_layers(base, snapshotter=snapshotter, blobs=blobs)
+    with (
+        workspace(folder) as place,
+        image_view(snapshotter, base.config.diff_ids, place, userxattr=rootless) as (image_fd, _),
+    ):
+        layer = _write_layer(f"{folder}/upper", blobs, partial(_has_folder, image_fd))
     config = _config(base.config, container, layer[1] if layer else None, created, author, message)
     layers = base.manifest.layers if layer is None else (*base.manifest.layers, layer[0])
     described = blobs.put(config.raw, config.descriptor.media_type)
@@ -69,11 +79,24 @@ def commit(
     return image
 
 
-def _write_layer(upper: Path, blobs: BlobStore) -> tuple[Descriptor, LayerDigests] | None:
+def _has_folder(image_fd: int, path: bytes) -> bool:
+    """Whether the image has a folder of exactly that name: what a new folder must then hide."""
+    try:
+        os.close(paths.open_beneath_nofollow(image_fd, os.fsdecode(path), os.O_PATH | os.O_DIRECTORY))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # absent, a file, or behind a link
+            return False
+        raise
+    return True
+
+
+def _write_layer(
+    upper: str, blobs: BlobStore, lower_has: Callable[[bytes], bool]
+) -> tuple[Descriptor, LayerDigests] | None:
     """The upper folder as a compressed layer in the store; None when it holds no change."""
     upper_fd = paths.open_root(upper)
     try:
-        changes = list(diff.upper_entries(upper_fd))
+        changes = list(diff.upper_entries(upper_fd, lower_has=lower_has))
         if not changes:
             return None
         with blobs.ingest() as ingest:

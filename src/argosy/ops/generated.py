@@ -21,17 +21,16 @@ from ..linux import files, paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ..oci.edits import BindMount, ContainerEdits
 
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o644
 #: The runtime mounts file systems of its own there; mount points below them cannot be prepared.
+_KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
 #: These are folders of their own whatever an image has there. crun 1.8 makes its device nodes through a link
 #: /dev without regard to the root: in a folder of the host.
 _OWN_FOLDERS = frozenset({"/dev", "/proc", "/sys"})
-_KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -54,14 +53,15 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(f"generated {kind} {path}" for kind, found in rows for path in found)
 
 
-def build(edits: ContainerEdits, *, image_root_fd: int, folder: Path) -> Generated:
+def build(edits: ContainerEdits, *, image_root_fd: int, folder: str) -> Generated:
     """Fill *folder* (what is in it goes first) for *edits* over the image behind *image_root_fd*.
 
     Folders that the image has too carry its mode, owner, times and extended
     attributes, because overlay shows those of the topmost. Links and files replace
     what the image has of the same name; so do the mount points of read-only driver
-    files where the image has a link, which would lead the mount elsewhere.
-    Raises InvalidInput (code "image-link-loop") and OSError of the disk.
+    files where the image has a link, which would lead the mount elsewhere, and those of
+    files whose link leads into /dev, /proc or /sys. The latter three are always folders.
+    Raises InvalidInput (codes "image-link-loop", "image-link-to-kernel") and OSError of the disk.
     """
     _empty(folder)
     layer = _Layer(image_root_fd, folder)
@@ -83,8 +83,8 @@ def build(edits: ContainerEdits, *, image_root_fd: int, folder: Path) -> Generat
         layer.close()
 
 
-def _empty(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+def _empty(folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
             files.remove_tree(entry.path)
@@ -95,7 +95,7 @@ def _empty(folder: Path) -> None:
 class _Layer:
     """The folder being filled. All names are absolute as the container sees them."""
 
-    def __init__(self, image_fd: int, folder: Path) -> None:
+    def __init__(self, image_fd: int, folder: str) -> None:
         self._image_fd = image_fd
         self._folder_fd = paths.open_root(folder)
         self._resolved: dict[str, str] = {"/": "/"}

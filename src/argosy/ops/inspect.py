@@ -8,7 +8,6 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from ..oci.image import Image
     from ..store.records import Container
@@ -46,7 +45,7 @@ def describe_image(records: Sequence[RefRecord], image: Image) -> dict[str, Any]
     }
 
 
-def describe_container(record: Container, folder: Path) -> dict[str, Any]:  # Any: JSON
+def describe_container(record: Container, folder: str) -> dict[str, Any]:  # Any: JSON
     """The container as its record tells."""
     options = record.options if isinstance(record.options, dict) else msgspec.to_builtins(record.options, enc_hook=str)
     return {
@@ -62,7 +61,7 @@ def describe_container(record: Container, folder: Path) -> dict[str, Any]:  # An
         "Platform": "linux",
         "LogPath": "",
         "HostConfig": {"AutoRemove": record.auto_remove, "NetworkMode": options.get("network", "")},
-        "GraphDriver": {"Name": record.snapshotter, "Data": {"UpperDir": str(folder / "upper")}},
+        "GraphDriver": {"Name": record.snapshotter, "Data": {"UpperDir": f"{folder}/upper"}},
         "Config": {
             "Image": record.image,
             "Cmd": list(record.command),

@@ -106,7 +106,7 @@ def prune(
     )
 
 
-def remove_leftovers(root: os.PathLike[str], *, grace_s: float) -> tuple[str, ...]:
+def remove_leftovers(root: str | os.PathLike[str], *, grace_s: float) -> tuple[str, ...]:
     """Remove what dead processes left in tmp/; gives the names."""
     import time
 
@@ -124,7 +124,7 @@ def remove_leftovers(root: os.PathLike[str], *, grace_s: float) -> tuple[str, ..
     return tuple(removed)
 
 
-def leftovers(root: os.PathLike[str]) -> tuple[str, ...]:
+def leftovers(root: str | os.PathLike[str]) -> tuple[str, ...]:
     """Names in tmp/, sorted."""
     try:
         return tuple(sorted(os.listdir(os.path.join(root, "tmp"))))

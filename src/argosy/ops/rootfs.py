@@ -9,7 +9,7 @@ writable layer holds the container's own changes and nothing else.
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,12 +19,10 @@ from ..oci.edits import ContainerEdits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from ..oci.digest import Digest
     from ..snapshots import Snapshotter
 
-_MOUNTS = "mounts"  # folder of a container in which everything is mounted
 #: Renames and metadata-only copies would leave marks in the upper layer that a tar cannot hold.
 _OVERLAY_OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 _USER_OPTIONS = ("index=off",)  # with userxattr the kernel refuses the other two words, and never does them
@@ -39,79 +37,90 @@ class RootFs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
+def workspace(folder: str) -> Iterator[str]:
+    """A file system in memory at folder/mounts, for all that need not outlive a run: mounts, bundle, generated files.
+
+    It takes everything mounted in it along when it is unmounted at the end (each
+    unmount waits for the kernel's readers, 2 ms), and nothing of it has to be deleted.
+    The caller is in a private mount namespace.
+    """
+    place = f"{folder}/mounts"
+    os.makedirs(place, exist_ok=True)
+    mounts.Tmpfs(target=place).execute()
+    try:
+        yield place
+    finally:
+        mounts.unmount(place)
+
+
+@contextmanager
 def image_view(
-    snapshotter: Snapshotter, diff_ids: tuple[Digest, ...], folder: Path, *, userxattr: bool
+    snapshotter: Snapshotter, diff_ids: tuple[Digest, ...], place: str, *, userxattr: bool
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The image alone, read-only: a descriptor of its root, and its layers' folders, topmost first.
 
-    Everything is mounted below folder/mounts, itself a file system in memory, which
-    takes all of it along when it is unmounted at the end (each unmount waits for the
-    kernel's readers, 2 ms). The caller is in a private mount namespace.
+    *place* is a workspace; the layers stay mounted in it.
     """
-    place = folder / _MOUNTS
-    place.mkdir(exist_ok=True)
-    mounts.Tmpfs(target=str(place)).execute()
-    with ExitStack() as stack:
-        stack.callback(mounts.unmount, str(place))
-        steps, lowers = snapshotter.lowers(diff_ids, place)
-        for step in steps:
-            step.execute()
-        view, empty = place / "image", place / "empty"
-        view.mkdir()
-        empty.mkdir()  # overlay wants two lowers when nothing is writable (before Linux 6.5)
-        names = tuple(str(lower) for lower in lowers)
-        mounts.Overlay(lowers=(*names, str(empty)), target=str(view), userxattr=userxattr).execute()
-        root_fd = paths.open_root(view)
-        stack.callback(os.close, root_fd)
-        yield root_fd, names or (str(empty),)
+    steps, lowers = snapshotter.lowers(diff_ids, place)
+    for step in steps:
+        step.execute()
+    view, empty = f"{place}/image", f"{place}/empty"
+    os.mkdir(view)
+    os.mkdir(empty)  # overlay wants two lowers when nothing is writable (before Linux 6.5)
+    mounts.Overlay(lowers=(*lowers, empty), target=view, userxattr=userxattr).execute()
+    root_fd = paths.open_root(view)
+    try:
+        yield root_fd, lowers or (empty,)
+    finally:
+        os.close(root_fd)
 
 
 @contextmanager
 def mounted(
     snapshotter: Snapshotter,
     diff_ids: tuple[Digest, ...],
-    folder: Path,
+    folder: str,
+    place: str,
     edits_for: Callable[[int], ContainerEdits],
     *,
     userxattr: bool,
     volatile: bool = False,
 ) -> Iterator[RootFs]:
-    """The container's root, writable, below folder/mounts; unmounted at the end.
+    """The container's root, writable, at place/rootfs; its own files go to folder/upper.
 
-    *edits_for* is given a descriptor of the image's root and says what the generated
-    layer must hold (links, files, mount points): some of it depends on the image.
-    *volatile* skips syncs of the writable layer, for a container that is thrown
-    away. Raises what the kernel refuses, as Unsupported or RuntimeFailed.
+    *place* is a workspace. *edits_for* is given a descriptor of the image's root and
+    says what the generated layer must hold (links, files, mount points): some of it
+    depends on the image. *volatile* skips syncs of the writable layer, for a container
+    that is thrown away. Raises what the kernel refuses, as Unsupported or RuntimeFailed.
     """
     from . import generated
 
-    with image_view(snapshotter, diff_ids, folder, userxattr=userxattr) as (image_fd, lowers):
+    made, root = f"{place}/generated", f"{place}/rootfs"
+    upper, work = f"{folder}/upper", f"{folder}/work"
+    for path in (made, root, upper, work):
+        os.makedirs(path, exist_ok=True)
+    with image_view(snapshotter, diff_ids, place, userxattr=userxattr) as (image_fd, lowers):
         edits = edits_for(image_fd)
-        made = folder / "generated"
-        upper, work, merged = folder / "upper", folder / "work", folder / _MOUNTS / "rootfs"
-        for place in (made, upper, work, merged):
-            place.mkdir(exist_ok=True)
         generated.build(edits, image_root_fd=image_fd, folder=made)
-        for place in (made, upper):
-            _like_root_of_image(image_fd, place)
-        options = _USER_OPTIONS if userxattr else _OVERLAY_OPTIONS
-        overlay = mounts.Overlay(
-            lowers=(str(made), *lowers),
-            upper=str(upper),
-            work=str(work),
-            target=str(merged),
-            userxattr=userxattr,
-            options=(*options, "volatile") if volatile else options,
-        )
-        overlay.execute()
-        root_fd = paths.open_root(merged)
-        try:
-            yield RootFs(path=str(merged), fd=root_fd, edits=edits)
-        finally:
-            os.close(root_fd)
+        for path in (made, upper):
+            _like_root_of_image(image_fd, path)
+    options = _USER_OPTIONS if userxattr else _OVERLAY_OPTIONS
+    mounts.Overlay(
+        lowers=(made, *lowers),
+        upper=upper,
+        work=work,
+        target=root,
+        userxattr=userxattr,
+        options=(*options, "volatile") if volatile else options,
+    ).execute()
+    root_fd = paths.open_root(root)
+    try:
+        yield RootFs(path=root, fd=root_fd, edits=edits)
+    finally:
+        os.close(root_fd)
 
 
-def _like_root_of_image(image_fd: int, folder: Path) -> None:
+def _like_root_of_image(image_fd: int, folder: str) -> None:
     """The topmost folder of an overlay gives the root its mode, owner and time; they are the image's."""
     root = os.fstat(image_fd)
     os.chown(folder, root.st_uid, root.st_gid)

@@ -9,7 +9,7 @@ from ..errors import Conflict, InvalidInput, Unsupported
 from ..linux.files import reporting, write_atomic
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from _typeshed import StrPath
 
     from ..linux.features import HostFeatures
     from .contract import Snapshotter
@@ -18,7 +18,7 @@ KINDS = ("erofs", "unpacked", "unpacked-user")
 _FILE = "kind"
 
 
-def choose(root: Path, features: HostFeatures, override: str | None = None) -> Snapshotter:
+def choose(root: StrPath, features: HostFeatures, override: str | None = None) -> Snapshotter:
     """The snapshotter for the store at *root*; *override* is one of KINDS.
 
     The best kind that this host can mount is written to layers/kind and kept while the
@@ -46,9 +46,9 @@ def choose(root: Path, features: HostFeatures, override: str | None = None) -> S
         if override is None and _works(found, features):
             return _made(found, root)
         raise _conflict(root, found, wanted)
-    with reporting("write", root / "layers"):
-        os.makedirs(root / "layers", mode=0o700, exist_ok=True)
-    write_atomic(root / "layers" / _FILE, wanted.encode() + b"\n")
+    with reporting("write", os.path.join(root, "layers")):
+        os.makedirs(os.path.join(root, "layers"), mode=0o700, exist_ok=True)
+    write_atomic(os.path.join(root, "layers", _FILE), wanted.encode() + b"\n")
     return _made(wanted, root)
 
 
@@ -65,7 +65,7 @@ def _works(kind: str, features: HostFeatures) -> bool:
     return features.mount.available and (kind == "unpacked" or features.erofs_file.available)
 
 
-def _made(kind: str, root: Path) -> Snapshotter:
+def _made(kind: str, root: StrPath) -> Snapshotter:
     if kind == "erofs":
         from .erofs import ErofsSnapshotter
 
@@ -75,23 +75,24 @@ def _made(kind: str, root: Path) -> Snapshotter:
     return UnpackedSnapshotter(root, user=kind == "unpacked-user")
 
 
-def _recorded(root: Path) -> str | None:
+def _recorded(root: StrPath) -> str | None:
     try:
-        return (root / "layers" / _FILE).read_text().strip()
+        with open(os.path.join(root, "layers", _FILE)) as file:
+            return file.read().strip()
     except FileNotFoundError:
         return None
 
 
-def _is_empty(root: Path) -> bool:
+def _is_empty(root: StrPath) -> bool:
     from .folders import LayerFolders
 
     return next(LayerFolders(root).walk(), None) is None
 
 
-def _conflict(root: Path, found: str, wanted: str) -> Conflict:
+def _conflict(root: StrPath, found: str, wanted: str) -> Conflict:
     return Conflict(
         f"the layers in {root} are of the kind {found!r}, not {wanted!r}",
         code="snapshot-kind",
         context="they were made by another user, on another kernel, or on request",
-        hint=f"use another store with --root, or delete {root / 'layers'} (images stay, layers are unpacked again)",
+        hint=f"use another store with --root, or delete {os.path.join(root, 'layers')} (images stay)",
     )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
 
     from ..linux.mounts import Mount
@@ -79,7 +78,7 @@ class Snapshotter(Protocol):
     def walk(self) -> Iterator[Digest]:
         """Diff-ids of all complete snapshots, lazily, in no order."""
 
-    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
+    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         """How to see *diff_ids* (lowest layer first, as an image lists them) as lower folders of an overlay.
 
         Gives (mounts to make first, in order; folders, topmost first). *mount_root* is

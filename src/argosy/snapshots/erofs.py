@@ -18,8 +18,9 @@ from .folders import LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
+
+    from _typeshed import StrPath
 
     from ..layer.erofs_reader import IndexReader
     from ..linux.mounts import Mount
@@ -35,7 +36,7 @@ class ErofsSnapshotter:
 
     kind = "erofs"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: StrPath) -> None:
         self._folders = LayerFolders(root)
 
     def has(self, diff_id: Digest) -> bool:
@@ -48,7 +49,11 @@ class ErofsSnapshotter:
         from .intake import Intake
 
         with self._folders.new(diff_id) as aside, reporting("write", aside):
-            with open(aside / _TAR, "xb") as copy, open(aside / _INDEX, "xb") as index, ReadAhead(tar) as ahead:
+            with (
+                open(f"{aside}/{_TAR}", "xb") as copy,
+                open(f"{aside}/{_INDEX}", "xb") as index,
+                ReadAhead(tar) as ahead,
+            ):
                 facts = _index(Intake(ahead, diff_id, copy), index, diff_id)
                 for file in (copy, index):
                     file.flush()
@@ -61,9 +66,11 @@ class ErofsSnapshotter:
 
         self._folders.facts(diff_id)
         folder = self._folders.path(diff_id)
-        with reporting("read", folder), open(folder / _TAR, "rb", buffering=0) as tar, io.BytesIO() as index:
+        with reporting("read", folder), open(f"{folder}/{_TAR}", "rb", buffering=0) as tar, io.BytesIO() as index:
             _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
-            if index.getbuffer() != (folder / _INDEX).read_bytes():
+            with open(f"{folder}/{_INDEX}", "rb") as written:
+                is_same = index.getbuffer() == written.read()
+            if not is_same:
                 raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged")
 
     def usage(self, diff_id: Digest) -> int:
@@ -78,21 +85,21 @@ class ErofsSnapshotter:
     def walk(self) -> Iterator[Digest]:
         return self._folders.walk()
 
-    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
+    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
         above = self._folders.companions(stack, self._view, mount_root)
         steps, lowers = [], []
         for number, diff_id in enumerate(stack):
-            target, folder = mount_root / str(number), self._folders.path(diff_id)
-            target.mkdir()
-            steps.append(Erofs(index=str(folder / _INDEX), devices=(str(folder / _TAR),), target=str(target)))
+            target, folder = f"{mount_root}/{number}", self._folders.path(diff_id)
+            os.mkdir(target)
+            steps.append(Erofs(index=f"{folder}/{_INDEX}", devices=(f"{folder}/{_TAR}",), target=target))
             lowers += [above[diff_id], target] if diff_id in above else [target]
         return tuple(steps), tuple(lowers)
 
     def _view(self, diff_id: Digest) -> IndexReader:
         from ..layer.erofs_reader import IndexReader
 
-        return IndexReader(self._folders.path(diff_id) / _INDEX)
+        return IndexReader(f"{self._folders.path(diff_id)}/{_INDEX}")
 
 
 def _index(intake: Intake, out: BinaryIO, diff_id: Digest) -> LayerFacts:

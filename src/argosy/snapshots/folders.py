@@ -19,7 +19,8 @@ from ..oci.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
+
+    from _typeshed import StrPath
 
     from .parents import View
 
@@ -40,26 +41,27 @@ class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class LayerFolders:
     """The snapshots of a store, whatever their kind."""
 
-    def __init__(self, root: Path) -> None:
-        self._layers = root / "layers"
-        self._tmp = root / "tmp"
+    def __init__(self, root: StrPath) -> None:
+        self._layers = os.path.join(root, "layers")
+        self._tmp = os.path.join(root, "tmp")
 
-    def path(self, diff_id: Digest) -> Path:
-        return self._layers / diff_id.algorithm / diff_id.hex
+    def path(self, diff_id: Digest) -> str:
+        return os.path.join(self._layers, diff_id.algorithm, diff_id.hex)
 
     def has(self, diff_id: Digest) -> bool:
-        return os.path.exists(self.path(diff_id) / _FACTS)
+        return os.path.exists(os.path.join(self.path(diff_id), _FACTS))
 
     def facts(self, diff_id: Digest) -> LayerFacts:
         """Raises NotFound (layer-not-unpacked), Corrupt (layer-facts-damaged)."""
-        path = self.path(diff_id) / _FACTS
+        path = os.path.join(self.path(diff_id), _FACTS)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=LayerFacts)
+            with open(path, "rb", buffering=0) as file:
+                return msgspec.json.decode(file.read(), type=LayerFacts)
         except FileNotFoundError:
             raise NotFound(
                 f"layer {diff_id} is not unpacked",
                 code="layer-not-unpacked",
-                context=f"{path.parent} is missing",
+                context=f"{self.path(diff_id)} is missing",
                 hint="argosy pull its image again",
             ) from None
         except msgspec.MsgspecError as error:
@@ -70,8 +72,8 @@ class LayerFolders:
         return tuple(text.rpartition(" × ")[2] for text in self.facts(diff_id).warnings)
 
     def companions(
-        self, stack: tuple[Digest, ...], view: Callable[[Digest], AbstractContextManager[View]], root: Path
-    ) -> dict[Digest, Path]:
+        self, stack: tuple[Digest, ...], view: Callable[[Digest], AbstractContextManager[View]], root: str
+    ) -> dict[Digest, str]:
         """What parents.companions gives for *stack*; without its import where every layer describes its folders."""
         implied = {diff_id: frozenset(self.facts(diff_id).implied) for diff_id in stack}
         if not any(implied.values()):
@@ -82,7 +84,7 @@ class LayerFolders:
 
     def walk(self) -> Iterator[Digest]:
         for algorithm in _names(self._layers):
-            for name in _names(self._layers / algorithm):
+            for name in _names(os.path.join(self._layers, algorithm)):
                 with suppress(InvalidInput):
                     diff_id = Digest.parse(f"{algorithm}:{name}")
                     if self.has(diff_id):
@@ -99,7 +101,7 @@ class LayerFolders:
         remove_tree(aside)
 
     @contextmanager
-    def new(self, diff_id: Digest) -> Iterator[Path]:
+    def new(self, diff_id: Digest) -> Iterator[str]:
         """A folder aside to build the snapshot in; `commit` it inside the block, or it goes."""
         aside = self._aside(diff_id)
         with reporting("write", aside):
@@ -109,22 +111,22 @@ class LayerFolders:
         finally:
             remove_tree(aside)
 
-    def commit(self, diff_id: Digest, aside: Path, facts: LayerFacts) -> None:
+    def commit(self, diff_id: Digest, aside: str, facts: LayerFacts) -> None:
         """Publish *aside*, whose files are durable already; somebody else's equal snapshot may win."""
         path = self.path(diff_id)
         with reporting("write", path):
-            _write_synced(aside / _FACTS, msgspec.json.encode(facts))
+            _write_synced(os.path.join(aside, _FACTS), msgspec.json.encode(facts))
             sync_folder(aside)
-            os.makedirs(path.parent, mode=0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             try:
                 os.rename(aside, path)
             except OSError:  # ENOTEMPTY or EEXIST: it is there by now
                 if not self.has(diff_id):
                     raise
-            sync_folder(path.parent)
+            sync_folder(os.path.dirname(path))
 
-    def _aside(self, diff_id: Digest) -> Path:
-        return self._tmp / f"layer-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}"
+    def _aside(self, diff_id: Digest) -> str:
+        return os.path.join(self._tmp, f"layer-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def topmost_once(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
@@ -132,7 +134,7 @@ def topmost_once(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
     return tuple(dict.fromkeys(reversed(diff_ids)))
 
 
-def _names(folder: Path) -> tuple[str, ...]:
+def _names(folder: str) -> tuple[str, ...]:
     try:
         with os.scandir(folder) as entries:
             return tuple(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
@@ -140,7 +142,7 @@ def _names(folder: Path) -> tuple[str, ...]:
         return ()
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: str, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
         file.flush()

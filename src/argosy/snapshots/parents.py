@@ -18,7 +18,6 @@ from ..layer.folder import FolderFacts, make_folder_like
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from ..oci.digest import Digest
 
@@ -33,8 +32,8 @@ def companions(
     stack: Sequence[Digest],
     implied: Mapping[Digest, frozenset[bytes]],
     view: Callable[[Digest], AbstractContextManager[View]],
-    root: Path,
-) -> dict[Digest, Path]:
+    root: str,
+) -> dict[Digest, str]:
     """{layer: folder to put right above it} for those layers of *stack*, topmost first, that need one.
 
     Costs nothing when all layers describe their folders, as those of docker do. Raises NotFound.
@@ -46,7 +45,7 @@ def companions(
             below = [(views[lower], implied[lower]) for lower in stack[number + 1 :]]
             wanted = {path: facts for path in implied[diff_id] if (facts := _described(path, below))}
             if wanted:
-                made[diff_id] = root / f"parents-{number}"
+                made[diff_id] = os.path.join(root, f"parents-{number}")
                 _make(wanted, views[diff_id], made[diff_id])
         return made
 
@@ -74,14 +73,14 @@ def _seen(view: View, path: bytes) -> tuple[FolderFacts | bool, bool]:
     return found, hides
 
 
-def _make(wanted: dict[bytes, FolderFacts], own: View, root: Path) -> None:
+def _make(wanted: dict[bytes, FolderFacts], own: View, root: str) -> None:
     """The folders of *wanted*; those on the way to them look as the layer itself has them."""
     looks = dict(wanted)
     for path in wanted:
         for prefix in _prefixes(path):
             if prefix not in looks and isinstance(found := own.folder(prefix), FolderFacts):
                 looks[prefix] = found
-    root.mkdir()
+    os.mkdir(root)
     top = os.fsencode(root)
     for path in sorted(looks):
         os.mkdir(top + b"/" + path, 0o700)

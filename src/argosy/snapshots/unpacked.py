@@ -11,8 +11,9 @@ from .folders import LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import BinaryIO
+
+    from _typeshed import StrPath
 
     from ..layer.folder import FolderFacts
     from ..linux.mounts import Mount
@@ -30,7 +31,7 @@ class UnpackedSnapshotter:
 
     kind = "unpacked"
 
-    def __init__(self, root: Path, *, user: bool) -> None:
+    def __init__(self, root: StrPath, *, user: bool) -> None:
         self._folders = LayerFolders(root)
         self._user = user
 
@@ -44,8 +45,8 @@ class UnpackedSnapshotter:
         from .intake import Intake
 
         with self._folders.new(diff_id) as aside, reporting("write", aside):
-            (aside / _TREE).mkdir()
-            root_fd = os.open(aside / _TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.mkdir(f"{aside}/{_TREE}")
+            root_fd = os.open(f"{aside}/{_TREE}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with ReadAhead(tar) as ahead:
                     facts = self._unpack(Intake(ahead, diff_id), root_fd)
@@ -78,7 +79,7 @@ class UnpackedSnapshotter:
     def walk(self) -> Iterator[Digest]:
         return self._folders.walk()
 
-    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: Path) -> tuple[tuple[Mount, ...], tuple[Path, ...]]:
+    def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
         above = self._folders.companions(stack, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
         lowers = []
@@ -86,12 +87,12 @@ class UnpackedSnapshotter:
             lowers += [above[diff_id], self._tree(diff_id)] if diff_id in above else [self._tree(diff_id)]
         return (), tuple(lowers)
 
-    def _tree(self, diff_id: Digest) -> Path:
-        return self._folders.path(diff_id) / _TREE
+    def _tree(self, diff_id: Digest) -> str:
+        return f"{self._folders.path(diff_id)}/{_TREE}"
 
 
 class _UnpackedView:
-    def __init__(self, tree: Path) -> None:
+    def __init__(self, tree: str) -> None:
         self._root_fd = paths.open_root(tree)
 
     def __enter__(self) -> _UnpackedView:

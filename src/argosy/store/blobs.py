@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..errors import Corrupt, Error, Exhausted, InvalidInput, NotFound
@@ -20,7 +19,10 @@ from ..oci.digest import ALGORITHMS, CHUNK, Digest, VerifyingReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
+
+    from _typeshed import StrPath
 
 OCTETS = "application/octet-stream"
 PART = ".part"
@@ -31,13 +33,15 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 class BlobStore:
     """A ContentSource on disk, and the way in. Any number of threads and processes may share the root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: StrPath) -> None:
         self.root = root
         self._blobs = os.path.join(root, "blobs")
         self._ingest = os.path.join(root, "ingest")
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be."""
+        from pathlib import Path
+
         return Path(self._path(digest))
 
     def stat(self, digest: Digest) -> int | None:

@@ -16,7 +16,8 @@ from ..errors import InvalidInput
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from _typeshed import StrPath
 
     from .refs import RefRecord
 
@@ -107,7 +108,7 @@ class Row:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
-def read_listing(root: Path) -> list[Row]:
+def read_listing(root: StrPath) -> list[Row]:
     """A row for every reference, sorted by full name.
 
     The cache is believed when the refs folder has the very inode and times that it had
@@ -171,7 +172,7 @@ def _cached(path: str, stamp: str) -> list[Row] | None:
         return None
 
 
-def _rebuild(root: Path, folder: str, path: str) -> list[Row]:
+def _rebuild(root: StrPath, folder: str, path: str) -> list[Row]:
     aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     now = _file_time_ns(aside)
     try:
@@ -194,7 +195,7 @@ def _rebuild(root: Path, folder: str, path: str) -> list[Row]:
             _unlink(aside)
 
 
-def _read_all(root: Path) -> list[Row]:
+def _read_all(root: StrPath) -> list[Row]:
     from .refs import RefStore, file_name
 
     return [Row.of(file_name(record.reference), record) for record in RefStore(root).list()]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -23,6 +22,8 @@ from .names import is_name, random_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from _typeshed import StrPath
 
 RECORD = "record.json"
 LOCK = "lock"
@@ -62,16 +63,16 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 class ContainerStore:
     """The containers of this host. Any number of threads and processes may share the root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: StrPath) -> None:
         self.root = root
         self._folder = os.path.join(root, "containers")
         self._names = os.path.join(root, "names")
 
-    def folder(self, container_id: str) -> Path:
+    def folder(self, container_id: str) -> str:
         """Where the container's files are: record.json, bundle/, upper/, work/, …"""
-        return Path(self._path(container_id))
+        return self._path(container_id)
 
-    def create(self, record: Container) -> Path:
+    def create(self, record: Container) -> str:
         """Make the container's folder and record, and reserve its name; gives the folder.
 
         An empty name becomes a random one, which `get` tells.
@@ -188,7 +189,7 @@ class ContainerStore:
         if record is not None:
             self._release(record)
 
-    def set_aside(self, container_id: str) -> Path:
+    def set_aside(self, container_id: str) -> str:
         """Take a damaged container out of all lists without removing what its user wrote; gives the new place."""
         from ..linux.files import reporting
 
@@ -196,7 +197,7 @@ class ContainerStore:
         target = f"{folder}.damaged"
         with reporting("set aside", folder):
             os.rename(folder, target)
-        return Path(target)
+        return target
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
         """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""

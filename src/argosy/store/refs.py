@@ -20,7 +20,8 @@ from .listing import UNTAGGED, find_rows, read_listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+
+    from _typeshed import StrPath
 
 NAME_LIMIT = 180  # bytes of a file's name; write_atomic adds a suffix, the file system's limit is 255
 SUFFIX = ".json"
@@ -70,7 +71,7 @@ def untagged(manifest: Digest) -> Reference:
 class RefStore:
     """The names of this host's images. Any number of threads and processes may share the root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: StrPath) -> None:
         self.root = root
         self._folder = os.path.join(root, "refs")
 

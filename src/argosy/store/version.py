@@ -15,20 +15,21 @@ from ..errors import Corrupt, InvalidInput, Unsupported
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from _typeshed import StrPath
 
 FILE = "version.json"
 FORMAT = 1
 MINIMUM = 1
 #: {format: what turns a store of that format into one of the next}; each may be run again after a crash
-MIGRATIONS: dict[int, Callable[[Path], None]] = {}
+MIGRATIONS: dict[int, Callable[[StrPath], None]] = {}
 
 #: What a store without version.json may hold: its maker died early, or somebody copied a runtime into bin/.
 _OURS = frozenset("blobs ingest refs layers containers names tmp cache bin lost+found".split())
 _HEAD = f'{{"format":{FORMAT},"minimum":{MINIMUM},'
 
 
-def check_version(root: Path) -> None:
+def check_version(root: StrPath) -> None:
     """Make sure that *root* is a store which this program understands; make it one if it is empty or absent.
 
     One small read when all is well. Where nothing can be made (no right, read-only)
@@ -52,7 +53,7 @@ def check_version(root: Path) -> None:
     _compare(root, path, text)
 
 
-def _make(root: Path) -> None:
+def _make(root: StrPath) -> None:
     try:
         os.makedirs(root, mode=0o711, exist_ok=True)
         foreign = sorted(name for name in os.listdir(root) if name not in _OURS and not name.startswith("."))
@@ -70,13 +71,13 @@ def _make(root: Path) -> None:
         _write(root)
 
 
-def _write(root: Path) -> None:
+def _write(root: StrPath) -> None:
     from ..linux.files import write_atomic
 
     write_atomic(os.path.join(root, FILE), f'{_HEAD}"writer":"argosy {__version__}"}}\n'.encode())
 
 
-def _compare(root: Path, path: str, text: str) -> None:
+def _compare(root: StrPath, path: str, text: str) -> None:
     import json
 
     try:
@@ -100,7 +101,7 @@ def _compare(root: Path, path: str, text: str) -> None:
         _migrate(root, path)
 
 
-def _migrate(root: Path, path: str) -> None:
+def _migrate(root: StrPath, path: str) -> None:
     """Step by step under one lock; version.json is written after each step."""
     import json
 
