@@ -271,7 +271,7 @@ def test_no_link_of_an_image_leads_out_of_it(case: Case, tmp_path: Path, name: s
     assert any(path.endswith("libcuda.so.1") for path in case.names())
 
 
-@pytest.mark.parametrize("name", ["etc", "usr", f"usr/lib/{TRIPLET}", "run"])
+@pytest.mark.parametrize("name", ["etc", "usr", "lib", "run"])
 def test_a_link_into_the_kernels_file_systems_is_refused(case: Case, tmp_path: Path, name: str) -> None:
     """They are not mounted yet; the runtime would refuse too, and not say why."""
     outside = tmp_path / "outside"
