@@ -21,7 +21,7 @@ def written(root: Path) -> dict[str, object]:
     return document
 
 
-@pytest.mark.parametrize("before", [None, (), ("bin",), ("blobs", "cache", ".hidden", "lost+found")])
+@pytest.mark.parametrize("before", [None, (), ("bin",), ("registry",), ("blobs", "cache", ".hidden", "lost+found")])
 def test_an_empty_or_absent_folder_becomes_a_store(tmp_path: Path, before: tuple[str, ...] | None) -> None:
     root = tmp_path / "a/b"
     for name in before or ():

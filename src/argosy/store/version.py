@@ -24,8 +24,9 @@ MINIMUM = 1
 #: {format: what turns a store of that format into one of the next}; each may be run again after a crash
 MIGRATIONS: dict[int, Callable[[StrPath], None]] = {}
 
-#: What a store without version.json may hold: its maker died early, or somebody copied a runtime into bin/.
-_OURS = frozenset("blobs ingest refs layers containers names tmp cache bin lost+found".split())
+#: What a store without version.json may hold: its maker died early, somebody copied a runtime into bin/, or
+#: `registry serve`, which needs no store, came before any other verb.
+_OURS = frozenset("blobs ingest refs layers containers names tmp cache bin registry lost+found".split())
 _HEAD = f'{{"format":{FORMAT},"minimum":{MINIMUM},'
 
 
