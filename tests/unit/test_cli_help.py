@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
-from argosy.cli import commands, load
 from argosy.cli.completion import all_commands
-from argosy.cli.parser import Parser
+from support.command_lines import argosy_lines, every_parser, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
 
 #: Headings of what follows the options, in the order in which every command has them.
 HEADINGS = ("filters:", "fields of --format:", "examples:", "exit status:", "environment:")
 
 
-def parser_of(verb: str) -> Parser:
-    parser = Parser(prog=f"argosy {verb}", description=commands.help_line(verb))
-    load(verb).add_arguments(parser)
-    return parser
-
-
-def parsers() -> Iterator[argparse.ArgumentParser]:
-    """Every verb's, and those of the subcommands that have them."""
-    for verb in commands.VERBS:
-        parser = parser_of(verb)
-        yield parser
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                yield from action.choices.values()
-
-
-ALL = {parser.prog: parser for parser in parsers()}
-
-
-def examples(parser: argparse.ArgumentParser) -> list[list[str]]:
-    """The words of each command line below «examples:»: continued lines joined, `$(…)` as a line of its own."""
-    text = (parser.epilog or "").partition("examples:\n")[2].partition("\n\n")[0].replace("\\\n", " ")
-    inner = re.findall(r"\$\((.*?)\)", text)
-    return [shlex.split(line) for line in (*re.sub(r"\$\(.*?\)", "WORD", text).splitlines(), *inner)]
+ALL: dict[str, argparse.ArgumentParser] = {f"argosy {command}": parser for command, parser in every_parser()}
 
 
 def test_all_commands_are_looked_at() -> None:
@@ -73,11 +47,10 @@ def test_sections_after_the_options_have_one_order(prog: str) -> None:
 
 @pytest.mark.parametrize("prog", ALL)
 def test_examples_can_be_parsed(prog: str) -> None:
-    own = [words for words in examples(ALL[prog]) if words[0] == "argosy"]
-    assert own, f"{prog} --help shows no example of it"
-    for words in own:
-        words = words[1 : next((place for place, word in enumerate(words) if word in ("|", "||", ">", "<")), None)]
-        parser_of(words[0]).parse_args(words[1:])
+    found = argosy_lines((ALL[prog].epilog or "").partition("examples:\n")[2].partition("\n\n")[0])
+    assert found, "no example"
+    for line in found:
+        parse(line)
 
 
 @pytest.mark.parametrize("name", ["--plain-http", "--filter", "--help"])

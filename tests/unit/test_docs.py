@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import argosy
-from argosy.cli import commands, load
-from argosy.cli.parser import Parser
+from argosy.cli import commands
+from support.command_lines import argosy_lines, every_parser, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
 
 SOURCES = Path(argosy.__file__).parent
 ROOT = SOURCES.parent.parent
@@ -25,17 +24,6 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 def without_code(text: str) -> str:
     """*text* without code blocks and code spans, whose brackets are no links."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
-
-
-def commands_and_parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """(«catalog build», its parser), verbs and their subcommands."""
-    for verb in commands.VERBS:
-        parser = Parser(prog=verb)
-        load(verb).add_arguments(parser)
-        yield verb, parser
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                yield from ((f"{verb} {name}", child) for name, child in action.choices.items())
 
 
 def flags(parser: argparse.ArgumentParser) -> list[str]:
@@ -71,13 +59,20 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in inside if not (page.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_command_lines_can_be_typed(page: Path) -> None:
+    for block in re.findall(r"^```\n(.*?)^```", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE):
+        for line in argosy_lines(block):
+            parse(line)
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "README.md").read_text("utf-8")
     assert [page.name for page in DOCS.glob("*.md") if f"({page.name})" not in index and page.name != "README.md"] == []
 
 
 def test_compatibility_table_has_the_flags_of_every_command() -> None:
-    assert told_flags() == {command: flags(parser) for command, parser in commands_and_parsers()}
+    assert told_flags() == {command: flags(parser) for command, parser in every_parser()}
 
 
 def test_every_verb_is_on_the_page_of_the_command_line() -> None:

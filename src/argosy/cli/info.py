@@ -25,6 +25,12 @@ _EXAMPLES = """\
 examples:
   argosy info
   argosy info --format '{{.Snapshots}} {{.Runtime.Version}}'
+
+environment:
+  ARGOSY_ROOT          the store (default: /var/lib/argosy for root, else
+                       $XDG_DATA_HOME/argosy or ~/.local/share/argosy)
+  ARGOSY_SNAPSHOTTER   kind of the layers of a new store: erofs, unpacked or
+                       unpacked-user (default: the best that works here)
 """
 
 
