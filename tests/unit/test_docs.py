@@ -89,5 +89,5 @@ def test_layout_on_the_page_is_that_of_the_sources() -> None:
 
 
 def test_pages_name_no_place_of_one_machine() -> None:
-    homes = re.compile(r"/(home/(?!kubernetes)|work/main|Users/)|\bPIP_INDEX_URL=")
+    homes = re.compile(r"/(home/(?!kubernetes)|root/(?!note|x)|Users/)|\bPIP_INDEX_URL=")
     assert [page.name for page in PAGES if homes.search(page.read_text("utf-8"))] == []
