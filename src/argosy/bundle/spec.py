@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -82,6 +83,11 @@ def environment(
     return tuple(f"{name}={value}" for name, value in variables.items())
 
 
+def working_dir(config: ImageConfig, options: RunOptions) -> str:
+    """Where the process starts, absolute and without «..», as Docker reads a relative WORKDIR."""
+    return os.path.normpath("/" + (options.working_dir or config.working_dir).lstrip("/"))
+
+
 def spec_for(
     config: ImageConfig,
     options: RunOptions,
@@ -107,7 +113,7 @@ def spec_for(
                 additional_gids=tuple(dict.fromkeys((*identity.additional_gids, *edits.additional_gids))),
             ),
             args=command_line(config, options),
-            cwd=options.working_dir or config.working_dir or "/",
+            cwd=working_dir(config, options),
             env=environment(config, options, edits, hostname=place.hostname, home=identity.home),
             capabilities=_capability_sets(options, identity),
         ),

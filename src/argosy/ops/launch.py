@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..bundle import defaults, spec, users
-from ..errors import NotFound, Unsupported
+from ..errors import InvalidInput, NotFound, Unsupported
 from ..linux import files, paths
 from ..oci import wire
 from ..oci.edits import BindMount, ContainerEdits
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from ..bundle.options import RunOptions
     from ..bundle.users import Identity
+    from ..errors import Error
     from ..linux.seccomp_cache import Filter
     from ..oci.config import ImageConfig
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.records import Container
 
+_KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
 _ACCOUNT_LIMIT = 4 * 2**20  # bytes of /etc/passwd or /etc/group that we read
 
 
@@ -89,6 +91,7 @@ def bundle(
             annotations=runtime.annotations(chosen.program, keep_groups=keep_groups),
         )
         working_dir, (word, *_) = document.process.cwd, document.process.args
+        program.check_size(document.process.args, document.process.env)
         program.check(root.fd, word, working_dir=working_dir, environment=document.process.env)
         made = f"{workspace}/bundle"
         os.mkdir(made)
@@ -147,8 +150,13 @@ def _mount_folders(options: RunOptions) -> tuple[str, ...]:
 
 def _prepare_working_dir(root_fd: int, config: ImageConfig, options: RunOptions, identity: Identity) -> None:
     """WORKDIR is made where it is missing, and belongs to whoever runs in it."""
-    path = options.working_dir or config.working_dir or "/"
-    os.close(paths.make_folders(root_fd, path, 0o755, identity.uid, identity.gid))
+    path = spec.working_dir(config, options)
+    if f"{path}/".startswith(_KERNEL_FOLDERS):  # the kernel's own will be there
+        return
+    try:
+        os.close(paths.make_folders(root_fd, path, 0o755, identity.uid, identity.gid))
+    except OSError as error:
+        raise _not_in_image(error, f"cannot use the working directory {path!r} in this image") from error
 
 
 def _identity(root_fd: int, config: ImageConfig, options: RunOptions, *, rootless: bool) -> Identity:
@@ -179,3 +187,12 @@ def _read_in_image(root_fd: int, path: str) -> bytes:
         return paths.read_file_in_root(root_fd, path, _ACCOUNT_LIMIT)
     except (NotFound, FileNotFoundError, NotADirectoryError):
         return b""
+    except (OSError, InvalidInput) as error:
+        raise _not_in_image(error, f"cannot read {path} of this image") from error
+
+
+def _not_in_image(error: OSError | InvalidInput, what: str) -> Error:
+    """A fault of the image, said so that nobody looks for it on the host."""
+    known = error if isinstance(error, InvalidInput) else files.translate(error)
+    context = known.message if isinstance(error, InvalidInput) else known.context
+    return type(known)(what, code=known.code, context=context)

@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 
-from ..errors import RuntimeFailed
+from ..errors import InvalidInput, RuntimeFailed
 from ..linux import paths
 
 _HEAD = 4096  # bytes; holds a «#!» line (the kernel reads 256) and, in all known files, ELF's program headers
@@ -49,8 +49,20 @@ def check(root_fd: int, program: str, *, working_dir: str, environment: tuple[st
 
 
 def check_size(arguments: tuple[str, ...], environment: tuple[str, ...]) -> None:
-    """Raises RuntimeFailed (exit status 126) for words that execve refuses: the kernel says E2BIG and not which."""
-    sizes = [len(os.fsencode(word)) + 1 for word in (*arguments, *environment)]
+    """Raises RuntimeFailed (exit status 126) for words that execve refuses: the kernel says E2BIG and not which.
+
+    Also InvalidInput (not-utf8, nul-character): config.json or the kernel cannot carry such words.
+    """
+    try:
+        sizes = [len(word.encode()) + 1 for word in (*arguments, *environment)]
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "arguments and variables of a container must be UTF-8", code="not-utf8", context=repr(error.object[:80])
+        ) from error
+    if cut := next((word for word in (*arguments, *environment) if "\0" in word), None):
+        raise InvalidInput(
+            "an argument or variable holds a NUL character", code="nul-character", context=repr(cut[:80])
+        )
     total, limit = sum(sizes) + 8 * len(sizes), min(os.sysconf("SC_ARG_MAX"), _WORDS_LIMIT)
     if max(sizes) > _WORD_LIMIT or total > limit:
         raise RuntimeFailed(
