@@ -164,6 +164,12 @@ def test_names_of_all_spellings_mean_the_same_file(snapshotter: Snapshotter, scr
     assert content(merged(snapshotter, scratch, tar)) == {"a": "-", "b": "-", "c": "d", "c/d": "d", "c/d/e": "-"}
 
 
+def test_links_have_the_mode_of_links(snapshotter: Snapshotter, scratch: Path) -> None:
+    """Archives give them any; Linux knows one."""
+    tar = archive(header(b"l", b"2", link=b"x", mode=0o640))
+    assert merged(snapshotter, scratch, tar)["l"][0] == "lrwxrwxrwx"
+
+
 def test_later_entries_win(snapshotter: Snapshotter, scratch: Path) -> None:
     tar = archive(
         folder(b"folder to file"),
@@ -304,6 +310,17 @@ def test_whiteouts_of_nothing_are_not_listed(snapshotter: Snapshotter, scratch: 
     )
     tree = content(merged(snapshotter, scratch, archive(file(b"below")), tar))
     assert tree == {"below": "-", "d": "d", "d/y": "-", "implied": "d", "o": "d"}
+
+
+def test_marks_in_what_is_no_folder_any_more_are_passed_over(snapshotter: Snapshotter, scratch: Path) -> None:
+    """umoci marks each file of a folder that a file or a link has replaced, and opaque is as good."""
+    lower = archive(folder(b"k"), file(b"k/q"), folder(b"l"), file(b"l/q"), folder(b"m"), file(b"m/q"))
+    upper = archive(
+        *(file(b"k"), file(b"k/.wh.q"), file(b"k/.wh..wh..opq")),
+        *(symlink(b"l", b"gone/l"), symlink(b"gone", b"l"), file(b"l/.wh.q")),
+        *(file(b"m/.wh.q"), file(b"m")),
+    )
+    assert content(merged(snapshotter, scratch, lower, upper)) == {"gone": "l", "k": "-", "l": "l", "m": "-"}
 
 
 def test_leftovers_of_aufs_are_passed_over(snapshotter: Snapshotter, scratch: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .faults import link_missing
+from .faults import link_missing, nothing_to_hide
 from .target import Target, joined
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, WHITEOUT_XATTR, mark_of
 
@@ -81,7 +81,8 @@ class _Application:
     def add(self, entry: Entry) -> None:
         path = entry.path
         if b".wh." in path and (mark := mark_of(path)) is not None:
-            self._mark(*mark)
+            with nothing_to_hide():
+                self._mark(*mark)
             return
         if entry.kind == "folder":
             self._folder(entry)

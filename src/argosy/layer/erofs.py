@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
 from . import erofs_format as form
-from .faults import link_missing, not_a_folder
+from .faults import link_missing, not_a_folder, nothing_to_hide
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, mark_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class IndexBuilder:
         """Take one entry; *read* gives its stored data, wanted only of sparse files that blocks cannot express."""
         path = entry.path
         if b".wh." in path and (mark := mark_of(path)) is not None:
-            self._mark(*mark)
+            with nothing_to_hide():
+                self._mark(*mark)
             return
         kind = entry.kind
         if kind == "folder":
@@ -269,7 +270,9 @@ class IndexBuilder:
         xattrs = form.inline_xattrs(form.xattr_entries(entry.xattrs))
         if entry.kind == "symlink":
             place = form.place(self._position, form.INODE_SIZE + len(xattrs), len(entry.linkname))
-            nid = self._place(form.SYMLINK, _owner(entry), place, entry.linkname, xattrs)
+            # Linux knows one mode for links; archives say others, and overlayfs would show them.
+            owner = form.Owner(mode=0o777, uid=entry.uid, gid=entry.gid, mtime_ns=entry.mtime_ns)
+            nid = self._place(form.SYMLINK, owner, place, entry.linkname, xattrs)
             self._symlinks[nid] = entry.linkname
             return nid
         where = form.device_number(entry.major, entry.minor) if entry.kind != "fifo" else 0
