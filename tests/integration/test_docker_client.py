@@ -21,7 +21,7 @@ from support.busybox import busybox_image, tar_of
 from support.docker_daemon import Docker, docker_daemon
 from support.images import RandomImage, random_image
 from support.registry import RunningRegistry, running_registry
-from support.stores import argosy
+from support.stores import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,27 +41,12 @@ def docker() -> Iterator[Docker]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Here:
-    return Here(tmp_path / "store")
-
-
-class Here:
-    """Our program on a store of this test's own."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __call__(self, *words: str) -> str:
-        done = argosy(self.root, *words)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode().strip()
-
-    def digest(self, reference: str) -> str:
-        return self("inspect", "--format", "{{index .RepoDigests 0}}", reference).partition("@")[2]
+def here(tmp_path: Path) -> Program:
+    return Program(tmp_path / "store")
 
 
 def test_what_docker_pushed_is_pulled_with_its_digest_and_runs(
-    registry: RunningRegistry, docker: Docker, here: Here, tmp_path: Path
+    registry: RunningRegistry, docker: Docker, here: Program, tmp_path: Path
 ) -> None:
     """Three layers and a config that docker made, with Docker's media types."""
     docker("load", stdin=docker_archive(busybox_image(tmp_path / "image"), "box:loaded"))
@@ -81,7 +66,7 @@ def test_what_docker_pushed_is_pulled_with_its_digest_and_runs(
 @pytest.mark.parametrize("compression", ["gzip", "none"])
 @pytest.mark.parametrize("family", ["oci", "docker"])
 def test_what_argosy_pushed_is_pulled_by_docker_with_the_same_files(
-    registry: RunningRegistry, docker: Docker, here: Here, tmp_path: Path, family: str, compression: str
+    registry: RunningRegistry, docker: Docker, here: Program, tmp_path: Path, family: str, compression: str
 ) -> None:
     image = random_image(tmp_path / "image", family=family, compression=compression, layers=3)
     source = registry.push(image, f"docker/first-{family}-{compression}")
@@ -124,7 +109,7 @@ def test_docker_takes_its_platform_of_an_index(registry: RunningRegistry, docker
 
 
 def test_docker_makes_and_reads_a_manifest_list(
-    registry: RunningRegistry, docker: Docker, here: Here, tmp_path: Path
+    registry: RunningRegistry, docker: Docker, here: Program, tmp_path: Path
 ) -> None:
     """`docker manifest` speaks to the registry itself, without the daemon."""
     host = Platform.host()

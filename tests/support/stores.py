@@ -40,6 +40,29 @@ def load_image(root: Path, image: RandomImage, *names: str) -> None:
         gc.publish(Reference.parse(name), image.descriptor, summary=summary, needs=needs, blobs=blobs, refs=refs)
 
 
+class Program:
+    """Our program on a store of a test's own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, *words: str) -> str:
+        """Standard output of a verb that must succeed."""
+        done = argosy(self.root, *words)
+        assert done.returncode == 0, f"argosy {' '.join(words)}\n{done.stderr.decode()}"
+        return done.stdout.decode().strip()
+
+    def refusal(self, *words: str) -> str:
+        """Standard error of a verb that must fail."""
+        done = argosy(self.root, *words)
+        assert done.returncode != 0, f"argosy {' '.join(words)} succeeded\n{done.stdout.decode()}"
+        return done.stderr.decode().strip()
+
+    def digest(self, reference: str) -> str:
+        """Of the manifest or index that the name means."""
+        return self("inspect", "--format", "{{index .RepoDigests 0}}", reference).partition("@")[2]
+
+
 def argosy(
     root: Path, *words: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[bytes]:

@@ -28,10 +28,21 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
+OCI_FOREIGN_LAYER_GZIP = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 LAYER_PREFIXES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+#: {Docker's name of a type: OCI's name of the same}; an OCI manifest that holds others is an artifact to podman.
+OCI_NAMES = {
+    DOCKER_INDEX: OCI_INDEX,
+    DOCKER_MANIFEST: OCI_MANIFEST,
+    DOCKER_CONFIG: OCI_CONFIG,
+    DOCKER_LAYER: OCI_LAYER,
+    DOCKER_LAYER_GZIP: OCI_LAYER_GZIP,
+    DOCKER_FOREIGN_LAYER: OCI_FOREIGN_LAYER_GZIP,
+}
 #: What a client accepts when it asks for a manifest, best first.
 ACCEPTED = (OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST)
 
@@ -61,6 +72,11 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     def is_layer(self) -> bool:
         """A tar that may be compressed; an encrypted one (ocicrypt) is none that we can read."""
         return self.media_type.startswith(LAYER_PREFIXES) and not self.media_type.endswith("+encrypted")
+
+    @property
+    def in_oci_terms(self) -> Descriptor:
+        """The same content under OCI's name of its type."""
+        return msgspec.structs.replace(self, media_type=OCI_NAMES.get(self.media_type, self.media_type))
 
     @classmethod
     def of(cls, raw: bytes, media_type: str) -> Descriptor:

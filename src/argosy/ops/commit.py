@@ -67,7 +67,8 @@ def commit(
     ):
         layer = _write_layer(f"{folder}/upper", blobs, partial(_has_folder, image_fd))
     config = _config(base.config, container, layer[1] if layer else None, created, author, message)
-    layers = base.manifest.layers if layer is None else (*base.manifest.layers, layer[0])
+    below = tuple(each.in_oci_terms for each in base.manifest.layers)
+    layers = below if layer is None else (*below, layer[0])
     described = blobs.put(config.raw, config.descriptor.media_type)
     manifest = encode_manifest(described, layers)
     image = Image(blobs.put(manifest.raw, OCI_MANIFEST), blobs)

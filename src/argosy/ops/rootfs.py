@@ -67,7 +67,8 @@ def image_view(
     view, empty = f"{place}/image", f"{place}/empty"
     os.mkdir(view)
     os.mkdir(empty)  # overlay wants two lowers when nothing is writable (before Linux 6.5)
-    mounts.Overlay(lowers=(*lowers, empty), target=view, userxattr=userxattr).execute()
+    if lowers:  # an image may have no layers
+        mounts.Overlay(lowers=(*lowers, empty), target=view, userxattr=userxattr).execute()
     root_fd = paths.open_root(view)
     try:
         yield root_fd, lowers or (empty,)
