@@ -112,6 +112,7 @@ def test_ps_loads_the_records_and_little_else(store: Path) -> None:
         "cli.commands",
         "cli.filters",
         "cli.host",
+        "cli.lean",
         "cli.output",
         "cli.parser",
         "cli.ps",

@@ -140,13 +140,14 @@ def _unknown_verb(name: str, rest: list[str]) -> errors.Error:
 
 
 def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[str, str] | None) -> int:
-    hidden = _hide_typing_extensions()
+    if verb not in commands.WITHOUT_MSGSPEC:
+        from .lean import import_msgspec
+
+        import_msgspec()
     from .host import Host
     from .parser import Finished, Parser
 
     module = load(verb)
-    if hidden:
-        del sys.modules["typing_extensions"]
     parser = Parser(prog=f"argosy {verb}", description=commands.help_line(verb))
     module.add_arguments(parser)
     try:
@@ -157,18 +158,6 @@ def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[
         gc.freeze()
         gc.enable()
     return module.main(args, Host(settings, environ))
-
-
-def _hide_typing_extensions() -> bool:
-    """Keep msgspec from importing typing_extensions where it happens to be installed: 8 ms, and `inspect` with it.
-
-    msgspec 0.22 takes from there what typing has had since 3.11. Only while a verb's
-    own modules load; whoever needs it later finds it.
-    """
-    if "typing_extensions" in sys.modules or "msgspec" in sys.modules:
-        return False
-    sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # how Python spells «not there»
-    return True
 
 
 def load(verb: str) -> Verb:

@@ -74,6 +74,9 @@ GROUPS: dict[str, dict[str, str]] = {
 #: Verbs whose failure before the container starts exits 125, as `docker run` has it.
 BEFORE_START = frozenset({"run"})
 
+#: Verbs that start without msgspec; see store/listing.py.
+WITHOUT_MSGSPEC = frozenset({"images"})
+
 _USAGE = """\
 Usage:  argosy [OPTIONS] COMMAND
 

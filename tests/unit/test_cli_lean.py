@@ -1,0 +1,58 @@
+"""The short way to msgspec works like the long one, leaves nothing behind, and gives way when it must."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = """
+import msgspec
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    x: int
+    names: tuple[str, ...] = ()
+assert msgspec.json.decode(b'{"x":1,"names":["a"]}', type=Point) == Point(x=1, names=("a",))
+assert msgspec.json.encode(Point(x=2)) == b'{"x":2,"names":[]}'
+try:
+    msgspec.json.decode(b'{"x":"1"}', type=Point)
+except msgspec.ValidationError as error:
+    assert str(error) == "Expected `int`, got `str` - at `$.x`"
+"""
+
+
+def python(code: str) -> str:
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_values_work_as_ever() -> None:
+    python("from argosy.cli.lean import import_msgspec; import_msgspec()" + CHECK)
+
+
+def test_the_real_modules_are_there_for_whoever_wants_them() -> None:
+    python(
+        "from argosy.cli.lean import import_msgspec; import_msgspec()\n"
+        "import sys, uuid, decimal, msgspec.inspect, msgspec.yaml, msgspec.msgpack\n"
+        "assert uuid.uuid4().version == 4 and decimal.Decimal('1.5') * 2 == 3\n"
+        "assert msgspec.inspect.type_info(int).ge is None and msgspec.msgpack.decode(b'\\x01') == 1\n"
+        "assert all(getattr(module, '__file__', 1) for name, module in sys.modules.items() if 'msgspec' in name)"
+    )
+
+
+def test_it_is_left_alone_where_it_is_loaded_already() -> None:
+    python(
+        "import msgspec, sys; before = dict(sys.modules)\n"
+        "from argosy.cli.lean import import_msgspec; import_msgspec()\n"
+        "assert all(sys.modules[name] is module for name, module in before.items())"
+    )
+
+
+@pytest.mark.parametrize("missing", ["UUID", "SafeUUID"])
+def test_a_msgspec_that_needs_more_is_imported_plainly(missing: str) -> None:
+    python(
+        "from argosy.cli import lean; import sys; made = lean._stand_ins()\n"
+        f"del vars(made['uuid'])['{missing}']; lean._stand_ins = lambda: made\n"
+        "lean.import_msgspec()\n" + CHECK + "assert sys.modules['uuid'].__file__ and msgspec.inspect.type_info"
+    )
