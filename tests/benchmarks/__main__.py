@@ -59,11 +59,17 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> tuple[flo
     return wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
 
 
-def compare(sides: Mapping[str, Sequence[str]], *, rounds: int, environment: Mapping[str, str]) -> dict[str, Figure]:
-    """Run every side once a round, after one round that does not count; print and give the figures."""
+def compare(
+    sides: Mapping[str, Sequence[str]], *, rounds: int, environment: Mapping[str, str], rest_s: float = 0
+) -> dict[str, Figure]:
+    """Run every side once a round, after one round that does not count; print and give the figures.
+
+    *rest_s* seconds pass before each run.
+    """
     figures = {name: Figure(name) for name in sides}
     for number in range(rounds + 1):
         for name, command in sides.items():
+            time.sleep(rest_s)
             wall, processor = measure(command, environment)
             if number:
                 figures[name].wall.append(wall)
