@@ -2,8 +2,8 @@
 
 The bundle for runc and crun is a ready folder with the image's files; its
 config.json is the one that `argosy run` wrote, seccomp profile included; the root
-file system's path and the sources of the three files in /etc alone are changed. Podman runs the same image with the host's
-network from a store of its own.
+file system's path and the sources of the three files in /etc alone are changed. Podman
+runs the same image with the host's network from a store of its own.
 """
 
 from __future__ import annotations
