@@ -49,7 +49,7 @@ class Demo:
     def argosy(self, *words: str, expect: int = 0, keep: int | None = None, quiet: bool = False) -> str:
         """Run one verb; its output, of which the last *keep* lines are shown. A wrong exit status ends the demo."""
         if not quiet:
-            print("$ argosy " + shlex.join(words).replace(str(CHECKOUT) + "/", ""), flush=True)
+            print(f"$ argosy {typed(words)}", flush=True)
         began = time.monotonic()
         done = subprocess.run(
             (ARGOSY, *words), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -68,6 +68,12 @@ class Demo:
         if done.returncode != expect:
             sys.exit(f"demo: expected exit status {expect}, got {done.returncode}")
         return done.stdout
+
+
+def typed(words: tuple[str, ...]) -> str:
+    """The words as a user would type them in the checkout."""
+    quoted = (word if shlex.quote(word) == word else f'"{word}"' for word in words)
+    return " ".join(quoted).replace(f"{CHECKOUT}/", "")
 
 
 @contextmanager
@@ -149,7 +155,8 @@ def main() -> None:
         demo.step("The same launch with a fake driver: what is injected")
         fake = FOLDER / "fake-driver"
         if not fake.exists():
-            subprocess.run((sys.executable, "-m", "tests.support.driver_roots", str(fake)), cwd=CHECKOUT, check=True)
+            command = (sys.executable, "-m", "tests.support.driver_roots", str(fake))
+            subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
         gpus = ("--driver-root", str(fake), "run", "--rm", "--gpus", "all", "vectoradd:26.11")
         demo.argosy(*gpus, "nvidia-smi")
         demo.argosy(*gpus, "sh", "-c", "ls -l /dev/nvidia*; ldconfig -p | grep -E 'libcuda|libnvidia-ml'")

@@ -16,9 +16,9 @@ import stat
 from pathlib import Path
 
 import msgspec
-from tests.support import elf
 
 from argosy.linux import ldcache
+from tests.support import elf
 
 VERSION = "999.88.77"  # a driver that cannot exist
 TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}

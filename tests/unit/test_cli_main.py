@@ -77,8 +77,7 @@ def test_every_verb_offers_its_two_functions(verb: str) -> None:
         (
             ["image", "pul"],
             1,
-            "error: 'image pul' is not an argosy command [unknown-command]\n"
-            "  hint: did you mean image pull?\n",
+            "error: 'image pul' is not an argosy command [unknown-command]\n  hint: did you mean image pull?\n",
         ),
         (
             ["--nope"],
