@@ -126,7 +126,7 @@ def main() -> None:
         for name in images.values():
             demo.argosy("push", "-q", name)
         digest = digest_of(demo, devel)
-        demo.argosy("rmi", "-f", *all_names(demo, prefix), keep=4)
+        demo.argosy("rmi", "-f", *built_ids(demo), keep=4)
         for name in images.values():
             demo.argosy("pull", "-q", name)
         demo.argosy("images")
@@ -171,9 +171,11 @@ def digest_of(demo: Demo, name: str) -> str:
     return str(document[0]["Id"]) + " " + " ".join(document[0]["RootFS"]["Layers"])
 
 
-def all_names(demo: Demo, prefix: str) -> list[str]:
-    listed = demo.argosy("images", "--format", "{{.Repository}}:{{.Tag}}", quiet=True).split()
-    return [name for name in listed if name.startswith((prefix, "vectoradd:"))]
+def built_ids(demo: Demo) -> list[str]:
+    """Ids of the images that this or an earlier demo left, under whatever port."""
+    listed = demo.argosy("images", "--format", "{{.Repository}} {{.ID}}", quiet=True).splitlines()
+    rows = (line.split(" ") for line in listed)
+    return sorted({image_id for name, image_id in rows if name.endswith("/nvidia/cuda") or name == "vectoradd"})
 
 
 def expect(fact: bool, sentence: str) -> None:
