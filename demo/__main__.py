@@ -133,7 +133,11 @@ def main() -> None:
         expect(digest_of(demo, devel) == digest, "the pulled image has the digest of the pushed one")
 
         demo.step("A real compile inside the container")
-        demo.argosy("run", "--rm", "-v", f"{work}:/work", devel, "nvcc", "-o", "/work/vectorAdd", "/work/vectorAdd.cu")
+        # Machine code for every generation: a driver older than the toolkit cannot compile its PTX at launch.
+        compiler = ("nvcc", "-arch=all-major")
+        demo.argosy(
+            "run", "--rm", "-v", f"{work}:/work", devel, *compiler, "-o", "/work/vectorAdd", "/work/vectorAdd.cu"
+        )
 
         demo.step("Change a container, make an image of it; the base image stays as it was")
         demo.argosy("rm", "-f", "adder", quiet=True) if "adder" in demo.argosy("ps", "-a", quiet=True) else None
