@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import msgspec
@@ -99,3 +100,44 @@ def test_what_is_no_snapshot_is_passed_over(tmp_path: Path) -> None:
     for name in ("sha256/short", f"sha256/{'0' * 64}", f"md5/{'0' * 32}", f"sha256/{'x' * 64}"):
         (tmp_path / "layers" / name).mkdir(parents=True)
     assert list(LayerFolders(tmp_path).walk()) == []
+
+
+@pytest.mark.parametrize("text", [b"erogs\n", b"", b"\xff\0"])
+def test_a_damaged_record_of_the_kind_is_written_anew_by_what_is_there(tmp_path: Path, text: bytes) -> None:
+    choose(tmp_path, ROOT).apply(diff_id(archive()), io.BytesIO(archive()))
+    (tmp_path / "layers/kind").write_bytes(text)
+    with pytest.raises(Conflict, match="are of the kind 'erofs', not 'unpacked'"):
+        choose(tmp_path, ROOT, "unpacked")
+    assert choose(tmp_path, ROOT).kind == "erofs"
+    assert (tmp_path / "layers/kind").read_text() == "erofs\n"
+
+
+@pytest.mark.parametrize("kind", ["erofs", "unpacked"])
+def test_what_is_left_of_a_layer_is_no_obstacle(tmp_path: Path, kind: str) -> None:
+    name, snapshotter = diff_id(archive()), choose(tmp_path, ROOT, kind)
+    snapshotter.apply(name, io.BytesIO(archive()))
+    os.unlink(f"{LayerFolders(tmp_path).path(name)}/layer.json")
+    assert not snapshotter.has(name)
+    snapshotter.apply(name, io.BytesIO(archive()))
+    assert (snapshotter.has(name), os.listdir(tmp_path / "tmp")) == (True, [])
+
+
+@pytest.mark.parametrize("name", ["layer.tar", "index.erofs"])
+def test_a_layer_without_one_of_its_files_is_damaged_not_absent(tmp_path: Path, name: str) -> None:
+    snapshotter = choose(tmp_path, ROOT)
+    snapshotter.apply(diff_id(archive()), io.BytesIO(archive()))
+    os.unlink(f"{LayerFolders(tmp_path).path(diff_id(archive()))}/{name}")
+    (tmp_path / "mounts").mkdir()
+    for look in (snapshotter.verify, lambda digest: snapshotter.lowers((digest,), str(tmp_path / "mounts"))):
+        with pytest.raises(Corrupt) as caught:
+            look(diff_id(archive()))
+        assert (caught.value.code, name in caught.value.message) == ("layer-files-missing", True)
+
+
+def test_a_cut_tar_is_never_mounted(tmp_path: Path) -> None:
+    """What is mapped behind the end of a file ends the program with SIGBUS."""
+    snapshotter = choose(tmp_path, ROOT)
+    snapshotter.apply(diff_id(archive()), io.BytesIO(archive()))
+    os.truncate(f"{LayerFolders(tmp_path).path(diff_id(archive()))}/layer.tar", 100)
+    with pytest.raises(Corrupt, match=r"layer\.tar is damaged"):
+        snapshotter.lowers((diff_id(archive()),), str(tmp_path))

@@ -118,11 +118,14 @@ class VerifyingReader:
     nothing. Closing it closes the stream below.
     """
 
-    def __init__(self, stream: BinaryIO, digest: Digest, *, size: int | None = None, name: str = "blob") -> None:
+    def __init__(
+        self, stream: BinaryIO, digest: Digest, *, size: int | None = None, name: str = "blob", hint: str = ""
+    ) -> None:
         self._stream = stream
         self._digest = digest
         self._size = size
         self._name = name
+        self._hint = hint
         self._hasher = digest.hasher(size=size)
         self._seen = 0
         self._verified = False
@@ -164,7 +167,7 @@ class VerifyingReader:
         self._verified = True
 
     def _fail(self, why: str, code: str) -> None:
-        raise Corrupt(f"{self._name} {self._digest} is damaged", code=code, context=why)
+        raise Corrupt(f"{self._name} {self._digest} is damaged", code=code, context=why, hint=self._hint)
 
     def close(self) -> None:
         self._stream.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidInput, Unsupported
+from ..errors import Conflict, InvalidInput, NotFound, Unsupported
 from ..linux.files import reporting, write_atomic
 
 if TYPE_CHECKING:
@@ -38,18 +38,24 @@ def choose(root: StrPath, features: HostFeatures, override: str | None = None) -
             context=features.erofs_file.reason if features.mount.available else features.mount.reason,
             hint=f"without ARGOSY_SNAPSHOTTER this host takes {_best(features)!r}",
         )
-    wanted = override or _best(features)
-    found = _recorded(root)
-    if found == wanted:
-        return _made(wanted, root)
-    if found is not None and not _is_empty(root):
-        if override is None and _works(found, features):
-            return _made(found, root)
-        raise _conflict(root, found, wanted)
+    chosen = override or _best(features)
+    recorded = _recorded(root)
+    if recorded == chosen:
+        return _made(chosen, root)
+    found = _kind_of_layers(root, recorded, features)
+    if found is not None and found != chosen:
+        if override is not None or not _works(found, features):
+            raise _conflict(root, found, chosen)
+        chosen = found
+    if chosen != recorded:
+        _record(root, chosen)
+    return _made(chosen, root)
+
+
+def _record(root: StrPath, kind: str) -> None:
     with reporting("write", os.path.join(root, "layers")):
         os.makedirs(os.path.join(root, "layers"), mode=0o700, exist_ok=True)
-    write_atomic(os.path.join(root, "layers", _FILE), wanted.encode() + b"\n")
-    return _made(wanted, root)
+    write_atomic(os.path.join(root, "layers", _FILE), kind.encode() + b"\n")
 
 
 def _best(features: HostFeatures) -> str:
@@ -76,17 +82,27 @@ def _made(kind: str, root: StrPath) -> Snapshotter:
 
 
 def _recorded(root: StrPath) -> str | None:
+    """The kind that is written down; None when nothing is, or nonsense."""
+    path = os.path.join(root, "layers", _FILE)
     try:
-        with open(os.path.join(root, "layers", _FILE)) as file:
-            return file.read().strip()
-    except FileNotFoundError:
+        with reporting("read", path), open(path, "rb", buffering=0) as file:
+            kind = file.read(100).decode(errors="replace").strip()
+    except NotFound:
         return None
+    return kind if kind in KINDS else None
 
 
-def _is_empty(root: StrPath) -> bool:
+def _kind_of_layers(root: StrPath, recorded: str | None, features: HostFeatures) -> str | None:
+    """The kind of the layers here, told by their files where the record is lost; None when there are none."""
     from .folders import LayerFolders
 
-    return next(LayerFolders(root).walk(), None) is None
+    folders = LayerFolders(root)
+    diff_id = next(folders.walk(), None)
+    if diff_id is None or recorded is not None:
+        return diff_id and recorded
+    if os.path.exists(os.path.join(folders.path(diff_id), "index.erofs")):
+        return "erofs"
+    return "unpacked" if features.mount.available else "unpacked-user"
 
 
 def _conflict(root: StrPath, found: str, wanted: str) -> Conflict:

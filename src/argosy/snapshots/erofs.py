@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from ..errors import Corrupt
 from ..linux.files import reporting
 from ..linux.mounts import Erofs
-from .folders import LayerFacts, LayerFolders, topmost_once
+from .folders import REMEDY, LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,14 +64,13 @@ class ErofsSnapshotter:
         """Read the tar again and compare it and the index that follows from it. Raises NotFound, Corrupt."""
         from .intake import Intake
 
-        self._folders.facts(diff_id)
-        folder = self._folders.path(diff_id)
+        folder = self._require(diff_id)
         with reporting("read", folder), open(f"{folder}/{_TAR}", "rb", buffering=0) as tar, io.BytesIO() as index:
             _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
             with open(f"{folder}/{_INDEX}", "rb") as written:
                 is_same = index.getbuffer() == written.read()
             if not is_same:
-                raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged")
+                raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged", hint=REMEDY)
 
     def usage(self, diff_id: Digest) -> int:
         return self._folders.facts(diff_id).size
@@ -90,11 +89,28 @@ class ErofsSnapshotter:
         above = self._folders.companions(stack, self._view, mount_root)
         steps, lowers = [], []
         for number, diff_id in enumerate(stack):
-            target, folder = f"{mount_root}/{number}", self._folders.path(diff_id)
+            target, folder = f"{mount_root}/{number}", self._require(diff_id)
             os.mkdir(target)
             steps.append(Erofs(index=f"{folder}/{_INDEX}", devices=(f"{folder}/{_TAR}",), target=target))
             lowers += [above[diff_id], target] if diff_id in above else [target]
         return tuple(steps), tuple(lowers)
+
+    def _require(self, diff_id: Digest) -> str:
+        """The folder of a layer, with both its files whole: a program that lies behind the end of a cut tar crashes."""
+        folder, size = self._folders.path(diff_id), self._folders.facts(diff_id).size
+        try:
+            found = os.stat(f"{folder}/{_TAR}").st_size
+            os.stat(f"{folder}/{_INDEX}")
+        except FileNotFoundError as error:
+            raise Corrupt(f"{error.filename} is missing", code="layer-files-missing", hint=REMEDY) from error
+        if found != size:
+            raise Corrupt(
+                f"{folder}/{_TAR} is damaged",
+                code="size-mismatch",
+                context=f"it has {found} of {size} bytes",
+                hint=REMEDY,
+            )
+        return folder
 
     def _view(self, diff_id: Digest) -> IndexReader:
         from ..layer.erofs_reader import IndexReader

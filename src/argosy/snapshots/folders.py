@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .parents import View
 
 _FACTS = "layer.json"
+REMEDY = "argosy check --repair removes the layer; it is made again when it is needed"
 
 
 class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,8 +65,8 @@ class LayerFolders:
                 context=f"{self.path(diff_id)} is missing",
                 hint="argosy pull its image again",
             ) from None
-        except msgspec.MsgspecError as error:
-            raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error)) from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error), hint=REMEDY) from error
 
     def warnings(self, diff_id: Digest) -> tuple[str, ...]:
         """Without their counts, so that equal ones of an image's layers can be said once. Raises as facts."""
@@ -120,9 +121,10 @@ class LayerFolders:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             try:
                 os.rename(aside, path)
-            except OSError:  # ENOTEMPTY or EEXIST: it is there by now
+            except OSError:  # ENOTEMPTY or EEXIST: it is there by now, or what is left of it
                 if not self.has(diff_id):
-                    raise
+                    self.remove(diff_id)
+                    os.rename(aside, path)
             sync_folder(os.path.dirname(path))
 
     def _aside(self, diff_id: Digest) -> str:

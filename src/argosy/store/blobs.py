@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OCTETS = "application/octet-stream"
 PART = ".part"
+_REMEDY = "argosy check --repair removes it and tells which images to pull again"
 #: errnos of file systems that have no flock (some network ones)
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -65,14 +66,14 @@ class BlobStore:
         try:
             size = os.fstat(stream.fileno()).st_size
             if size != descriptor.size:
-                raise _damaged(descriptor.digest, f"it has {size} of the {descriptor.size} bytes promised")
+                raise _damaged(descriptor.digest, f"it has {size} of the {descriptor.size} bytes promised", _REMEDY)
             if offset:
                 stream.seek(offset)
                 return stream
         except BaseException:
             stream.close()
             raise
-        return cast("BinaryIO", VerifyingReader(stream, descriptor.digest, size=descriptor.size))
+        return cast("BinaryIO", VerifyingReader(stream, descriptor.digest, size=descriptor.size, hint=_REMEDY))
 
     def claim(self, descriptor: Descriptor) -> bool:
         """Whether the blob is here in full; if so no sweep takes it for the grace period that begins now.
@@ -411,8 +412,8 @@ def is_named(fd: int, path: str) -> bool:
         return False
 
 
-def _damaged(digest: Digest, why: str) -> Corrupt:
-    return Corrupt(f"blob {digest} is damaged", code="size-mismatch", context=why)
+def _damaged(digest: Digest, why: str, hint: str = "") -> Corrupt:
+    return Corrupt(f"blob {digest} is damaged", code="size-mismatch", context=why, hint=hint)
 
 
 def _make_folder(path: str) -> None:
