@@ -95,11 +95,32 @@ def test_a_range_of_a_blob(registry: RunningRegistry, name: str, asked: str, sta
         assert answer.body == (DATA[start:end] if method == "GET" else b"")
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=0-1,5-6", "lines=0-5", "bytes=", "bytes=a-b", "bytes=-"])
+@pytest.mark.parametrize(
+    "asked",
+    ["bytes=5-2", "bytes=0-1,x", "bytes=0-2499999,5-6", "bytes=0-1,", "lines=0-5", "bytes=", "bytes=a-b", "bytes=-"],
+)
 def test_a_range_that_is_none_gives_the_whole(registry: RunningRegistry, name: str, asked: str) -> None:
     registry.push_blob(name, DATA)
     answer = registry.request("GET", f"/v2/{name}/blobs/{DIGEST}", range=asked)
     assert (answer.status, answer.body) == (200, DATA)
+
+
+def test_several_ranges_of_a_blob_come_as_parts_in_their_order(registry: RunningRegistry, name: str) -> None:
+    """What podman asks for of a zstd:chunked layer; it counts the parts."""
+    registry.push_blob(name, DATA)
+    asked = [(1_048_570, 1_048_580), (0, 1), *((at, at + 3) for at in range(5, 20_000, 20)), (2_499_999, 2_500_000)]
+    text = ", ".join(f"{start}-{end - 1}" for start, end in asked)
+    answer = registry.request("GET", f"/v2/{name}/blobs/{DIGEST}", range=f"bytes={text},9999999-")
+    assert (answer.status, answer.headers["content-length"]) == (206, str(len(answer.body)))
+    kind, _, boundary = answer.headers["content-type"].partition("; boundary=")
+    assert kind == "multipart/byteranges"
+    parts = answer.body.removesuffix(f"\r\n--{boundary}--\r\n".encode()).split(f"--{boundary}\r\n".encode())
+    assert parts[0] == b""
+    assert [part.removesuffix(b"\r\n") for part in parts[1:]] == [
+        b"content-type: application/octet-stream\r\n"
+        b"content-range: bytes %d-%d/2500000\r\n\r\n" % (start, end - 1) + DATA[start:end]
+        for start, end in asked
+    ]
 
 
 @pytest.mark.parametrize("asked", ["bytes=2500000-", "bytes=2500000-2500001", "bytes=-0"])

@@ -60,7 +60,7 @@ class Program:
 
     def digest(self, reference: str) -> str:
         """Of the manifest or index that the name means."""
-        return self("inspect", "--format", "{{index .RepoDigests 0}}", reference).partition("@")[2]
+        return self("images", "--no-trunc", "--format", "{{.Digest}}", reference)
 
 
 def argosy(

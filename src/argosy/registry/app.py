@@ -21,7 +21,7 @@ import msgspec
 from ..errors import Error, NotFound, Unauthorized
 from ..linux.files import translate
 from . import blobs, errors, manifests, referrers, tags, uploads
-from .messages import BLOCK, ClientGone, FileSlice, Request, Response, in_thread
+from .messages import ClientGone, FileBody, Request, Response, in_thread
 from .sessions import Uploads
 from .storage import Storage
 
@@ -162,7 +162,7 @@ def route(request: Request) -> tuple[Handler, tuple[str, ...]]:
 async def _send(request: Request, response: Response, send: Send) -> int:
     """Head and body; gives the bytes of the body that were sent."""
     body = response.body
-    size = body.size if isinstance(body, FileSlice) else len(body)
+    size = body.size if isinstance(body, FileBody) else len(body)
     try:
         await send({"type": "http.response.start", "status": response.status, "headers": _head(response, size)})
         if request.method == "HEAD" or not size or isinstance(body, bytes):
@@ -171,7 +171,7 @@ async def _send(request: Request, response: Response, send: Send) -> int:
             return len(shown)
         return await _send_file(request, body, send)
     finally:
-        if isinstance(body, FileSlice) and body.fd >= 0:
+        if isinstance(body, FileBody) and body.fd >= 0:
             os.close(body.fd)
 
 
@@ -187,21 +187,20 @@ def _head(response: Response, size: int) -> list[tuple[bytes, bytes]]:
     return head
 
 
-async def _send_file(request: Request, piece: FileSlice, send: Send) -> int:
-    """A file in blocks, for as long as somebody reads."""
+async def _send_file(request: Request, body: FileBody, send: Send) -> int:
+    """Stretches of a file in blocks, for as long as somebody reads."""
     gone = asyncio.ensure_future(request.gone())  # a server swallows what is sent to a closed connection
-    sent = 0
+    sent, size = 0, body.size
     try:
-        while sent < piece.size and not gone.done():
-            data = await _read(piece.fd, min(BLOCK, piece.size - sent), piece.offset + sent)
-            if not data:
-                raise ClientGone  # the file was cut under us; closing the connection is the only honest answer
+        for block in body.blocks():
+            data = block if isinstance(block, bytes) else await _read(body.fd, block[1], block[0])
+            was_cut = not isinstance(block, bytes) and len(data) < block[1]
+            if was_cut or gone.done():  # of a file cut under us, closing the connection tells most honestly
+                raise ClientGone
             sent += len(data)
-            await send({"type": "http.response.body", "body": data, "more_body": sent < piece.size})
+            await send({"type": "http.response.body", "body": data, "more_body": sent < size})
     finally:
         gone.cancel()
-    if sent < piece.size:
-        raise ClientGone
     return sent
 
 

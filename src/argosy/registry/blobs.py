@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound
 from ..linux.files import reporting
 from ..oci.digest import Digest
-from .messages import FileSlice, Response, in_thread
+from . import ranges
+from .messages import FileBody, Response, in_thread
 
 if TYPE_CHECKING:
     from .app import Site
     from .messages import Request
 
-_RANGE = re.compile(r"bytes=\s*(?:(\d{1,19})-(\d{1,19})?|-(\d{1,19}))\s*")
-
 
 async def get(site: Site, request: Request, name: str, digest: str) -> Response:
-    """GET and HEAD: the bytes, or those that one Range asks for. Raises NotFound (blob-unknown)."""
+    """GET and HEAD: the bytes, or those that Range asks for. Raises NotFound (blob-unknown)."""
     wanted = Digest.parse(digest)
     head = request.method == "HEAD"
     fd, size = await in_thread(_look if head else _open, site, name, wanted)
@@ -33,14 +31,17 @@ async def get(site: Site, request: Request, name: str, digest: str) -> Response:
     if is_known(request, wanted):
         _close(fd)
         return Response(304, headers)
-    span = _span(request, wanted, size)
-    if span is None:
+    spans = _spans(request, wanted, size)
+    if spans is None:
+        return Response(200, headers, FileBody(fd=fd, pieces=((0, size),)))
+    if not spans:
         _close(fd)
         return Response(416, {**headers, "content-range": f"bytes */{size}"})
-    start, count, partial = span
-    if partial:
-        headers["content-range"] = f"bytes {start}-{start + count - 1}/{size}"
-    return Response(206 if partial else 200, headers, FileSlice(fd=fd, offset=start, size=count))
+    if len(spans) == 1:
+        headers["content-range"] = ranges.content_range(spans[0], size)
+        return Response(206, headers, FileBody(fd=fd, pieces=spans))
+    headers["content-type"], body = ranges.multipart(fd, spans, size)
+    return Response(206, headers, body)
 
 
 async def delete(site: Site, request: Request, name: str, digest: str) -> Response:
@@ -55,22 +56,11 @@ def is_known(request: Request, digest: Digest) -> bool:
     return any(tag.strip().removeprefix("W/") in (f'"{digest}"', "*") for tag in tags.split(",")) if tags else False
 
 
-def _span(request: Request, digest: Digest, size: int) -> tuple[int, int, bool] | None:
-    """(offset, count, whether in part) of the bytes to send; None when the range lies outside. Source: RFC 9110 14.
-
-    Several ranges, another unit or nonsense give the whole, as the RFC allows.
-    """
-    match = _RANGE.fullmatch(request.headers.get("range", ""))
-    if match is None or request.headers.get("if-range", f'"{digest}"') != f'"{digest}"':
-        return 0, size, False
-    first, last, suffix = match.groups()
-    if suffix is not None:
-        count = min(int(suffix), size)
-        return (size - count, count, True) if count else None
-    start, end = int(first), int(last) if last is not None else size
-    if end < start and last is not None:
-        return 0, size, False
-    return (start, min(end, size - 1) - start + 1, True) if start < size else None
+def _spans(request: Request, digest: Digest, size: int) -> tuple[ranges.Span, ...] | None:
+    """As ranges.parse; the whole when If-Range means another content."""
+    if request.headers.get("if-range", f'"{digest}"') != f'"{digest}"':
+        return None
+    return ranges.parse(request.headers.get("range", ""), size)
 
 
 def _look(site: Site, name: str, digest: Digest) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import msgspec
 from ..errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from typing import Any, TypeVar
 
     #: ASGI's messages are dictionaries of mixed values by definition.
@@ -33,12 +33,26 @@ class ClientGone(Exception):
     """The client closed the connection; nobody reads an answer."""
 
 
-class FileSlice(msgspec.Struct, frozen=True, kw_only=True):
-    """*size* bytes from *offset* of an open file; whoever sends it closes *fd*."""
+class FileBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A body made of stretches of an open file, and of bytes between them; whoever sends it closes *fd*."""
 
     fd: int
-    offset: int
-    size: int
+    #: bytes as they are, or (offset, count) of bytes in the file
+    pieces: tuple[bytes | tuple[int, int], ...]
+
+    @property
+    def size(self) -> int:
+        return sum(len(piece) if isinstance(piece, bytes) else piece[1] for piece in self.pieces)
+
+    def blocks(self) -> Iterator[bytes | tuple[int, int]]:
+        """The pieces, none of them longer than BLOCK or empty."""
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                yield piece
+                continue
+            offset, count = piece
+            for start in range(offset, offset + count, BLOCK):
+                yield start, min(BLOCK, offset + count - start)
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -46,7 +60,7 @@ class Response(msgspec.Struct, frozen=True):
 
     status: int
     headers: Mapping[str, str] = {}
-    body: bytes | FileSlice = b""
+    body: bytes | FileBody = b""
 
 
 class Request:
