@@ -133,13 +133,18 @@ class Host:
         return self.probe()
 
     def probe(self) -> HostFeatures:
-        """As features, tried anew: an administrator may have changed a setting since."""
+        """As features, tried anew: an administrator may have changed a setting since.
+
+        Where the store cannot be written to, in /tmp, so that `info`, `doctor` and `check` still answer.
+        """
         from ..linux import features, files
 
         folder = os.path.join(self._checked_root, "tmp")
-        with files.reporting("make", folder):
+        try:
             os.makedirs(folder, exist_ok=True)
-        found = features.probe(folder=folder, path=self.search_path)
+            found = features.probe(folder=folder, path=self.search_path)
+        except OSError:
+            return features.probe(folder="/tmp", path=self.search_path)
         try:
             os.makedirs(self.cache, exist_ok=True)
             files.write_atomic(os.path.join(self.cache, "features.json"), found.to_json(), sync=False)

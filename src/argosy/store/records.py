@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from ..errors import Conflict, Corrupt, InvalidInput, NotFound
+from ..errors import Conflict, Corrupt, InvalidInput, NotFound, Unsupported
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.wire import decode, encode
@@ -205,8 +205,13 @@ class ContainerStore:
 
         if not os.path.isdir(self._names):
             return ()
-        with locked(os.path.join(self._names, ".lock")):
-            return tuple(self._damaged())
+        try:
+            with locked(os.path.join(self._names, ".lock")):
+                return tuple(self._damaged())
+        except Unsupported as error:
+            if error.code != "read-only-file-system":
+                raise
+            return tuple(self._damaged())  # nobody can be making one
 
     def _damaged(self) -> Iterator[tuple[str, str]]:
         for container_id in sorted(self._ids()):
