@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,11 @@ def test_what_was_created_is_read_back_whole(store: ContainerStore) -> None:
     folder = store.create(record)
     assert folder == store.folder(record.id)
     assert (store.get("one"), store.get(record.id), store.list()) == (record, record, (record,))
+
+
+def test_a_containers_files_are_closed_to_other_users(store: ContainerStore) -> None:
+    folder = Path(store.create(container("one")))
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder)] == [0o700, 0o700]
 
 
 def test_a_container_is_found_by_id_name_and_start_of_its_id(store: ContainerStore) -> None:

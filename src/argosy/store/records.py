@@ -88,7 +88,7 @@ class ContainerStore:
             )
         with reporting("make", self._names):
             os.makedirs(self._names, exist_ok=True)
-            os.makedirs(self._folder, mode=0o711, exist_ok=True)
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
         # The lock makes «a name whose container has no record» mean that its creator died.
         with locked(os.path.join(self._names, ".lock")):
             if not record.name:
@@ -285,8 +285,9 @@ class ContainerStore:
     def _write_new(self, record: Container) -> None:
         from ..linux.files import reporting
 
+        # Closed to others: a container's own files hold what its image does, set-uid programs with known holes too.
         with reporting("make", self._path(record.id)):
-            os.mkdir(self._path(record.id), 0o711)
+            os.mkdir(self._path(record.id), 0o700)
         self._write(record)
 
     def _write(self, record: Container, *, sync: bool = True) -> None:
