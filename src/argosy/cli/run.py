@@ -12,6 +12,7 @@ from ..oci.edits import ContainerEdits
 from ..oci.image import Image
 from ..oci.platform import Platform
 from ..oci.reference import Reference
+from . import output
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -152,6 +153,7 @@ def main(args: Namespace, host: Host) -> int:
         now=host.now,
         stdin_fd=0,
         rootless=host.rootless,
+        warn=output.warning,
     )
 
 

@@ -8,12 +8,13 @@ verb finds by its record (`ops/containers.reap`).
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..bundle import spec
+from ..errors import Error, Exhausted, RuntimeFailed
 from ..linux import processes
 from ..runtime import foreground, oci_runtime
 from ..store.records import Container, new_id
@@ -44,6 +45,7 @@ def run(
     now: Callable[[], str],
     stdin_fd: int,
     rootless: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Run *image* in the foreground; the exit status of its program, or 128 + n when signal n ended it.
 
@@ -54,6 +56,8 @@ def run(
 
     Raises Conflict (name-in-use), NotFound and RuntimeFailed (exit status 127, 126 or
     125 as Docker's) before the program starts; nothing of the container is left then.
+    Once it has started, what it wrote stays whatever happens, unless the options say
+    that it shall go; *warn* is told when its end could not be recorded.
     """
     with ExitStack() as stack:
         container = _new_record(image, options, image_name=image_name, snapshotter=snapshotter, created=now())
@@ -77,11 +81,33 @@ def run(
         )
         containers.update(container.id, status="running", started=now())
         stack.callback(runtime.delete_if_left, container.id)
-        status = _attend(runtime, container.id, bundle, options, folder, signals_fd, stdin_fd)
+        try:
+            status = _attend(runtime, container.id, bundle, options, folder, signals_fd, stdin_fd)
+        except RuntimeFailed:
+            raise
+        except BaseException:
+            if not options.auto_remove and os.path.exists(f"{folder}/pid"):
+                discard.disarm()
+            raise
         if not options.auto_remove:
-            containers.update(container.id, status="exited", finished=now(), exit_code=status)
             discard.disarm()
+            _record_end(containers, container, folder, {"finished": now(), "exit_code": status}, warn)
     return status
+
+
+def _record_end(
+    containers: ContainerStore, container: Container, folder: str, facts: dict[str, Any], warn: Callable[[str], None]
+) -> None:
+    """On a disk that the container has filled, in the place of a file that has had its day. Any: as update takes."""
+    try:
+        try:
+            containers.update(container.id, status="exited", **facts)
+        except Exhausted:
+            with suppress(FileNotFoundError):
+                os.unlink(f"{folder}/pid")
+            containers.update(container.id, status="exited", **facts)
+    except Error as error:
+        warn(f"the end of container {container.name or container.id[:12]} could not be recorded: {error.message}")
 
 
 class _Undo:
