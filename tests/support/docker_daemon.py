@@ -78,7 +78,8 @@ def docker_daemon() -> Iterator[Docker]:
     """Start a daemon and give a client of it; a skip where that is not possible."""
     environment = _environment()
     folder = Path(tempfile.mkdtemp(prefix="docker-"))  # a socket's path has 107 characters at most
-    (folder / "daemon.json").write_text("{}")
+    # Docker 29 would keep images in containerd's way, with other ids and other words.
+    (folder / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
     places = {"host": f"unix://{folder}/socket", "data-root": "data", "exec-root": "exec", "pidfile": "pid"}
     words = [f"--{name}={value if '://' in value else folder / value}" for name, value in places.items()]
     command = ["dockerd", f"--config-file={folder}/daemon.json", *words, *_SETTINGS]
