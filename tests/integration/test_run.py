@@ -157,6 +157,34 @@ def test_volumes_read_write_and_read_only(root: Path, tmp_path: Path) -> None:
     output(root, "-v", f"{tmp_path}/data/in:/etc/one:ro", IMAGE, "grep", "-q", "host", "/etc/one")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-v", "{tool}:/tool", IMAGE, "/tool"),
+        ("-v", "{folder}:/deep/er", IMAGE, "/deep/er/tool"),
+        ("-v", "{folder}:/deep/er", "-w", "/deep/er", IMAGE, "./tool"),
+        ("-v", "{folder}:/deep/er", "-e", "PATH=/nosuch:/deep/er", IMAGE, "tool"),
+        ("-v", "{tool}:/opt/hello", IMAGE, "/opt/hello"),
+        ("-v", "{tool}:/root/tool", IMAGE, "/proc/self/root/../root/tool"),
+        ("-v", "{folder}/script:/script", "-v", "{tool}:/interpreter", IMAGE, "/script"),
+    ],
+)
+def test_a_program_may_come_with_a_volume(root: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\necho from a volume\n")
+    (tmp_path / "script").write_text("#!/interpreter\n")
+    for name in ("tool", "script"):
+        (tmp_path / name).chmod(0o755)
+    places = {"tool": tmp_path / "tool", "folder": tmp_path}
+    assert output(root, *(word.format(**places) for word in words)) == "from a volume\n"
+
+
+def test_a_program_that_a_volume_lacks_has_dockers_statuses(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no program")
+    for name, status in (("nosuch", 127), ("data", 126)):
+        assert run(root, "--rm", "-v", f"{tmp_path}:/deep/er", IMAGE, f"/deep/er/{name}").returncode == status
+    assert leftovers(root) == NOTHING
+
+
 def test_a_volumes_missing_folder_is_made_as_docker_does(root: Path, tmp_path: Path) -> None:
     output(root, "-v", f"{tmp_path}/new/folder:/data", IMAGE, "touch", "/data/x")
     assert (tmp_path / "new/folder/x").exists()

@@ -92,7 +92,8 @@ def bundle(
         )
         working_dir, (word, *_) = document.process.cwd, document.process.args
         program.check_size(document.process.args, document.process.env)
-        program.check(root.fd, word, working_dir=working_dir, environment=document.process.env)
+        targets = tuple(mount.destination for mount in document.mounts)
+        program.check(root.fd, word, working_dir=working_dir, environment=document.process.env, mounted=targets)
         made = f"{workspace}/bundle"
         os.mkdir(made)
         files.write_atomic(f"{made}/config.json", wire.encode(document), sync=False)

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput, RuntimeFailed
 from ..linux import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _HEAD = 4096  # bytes; holds a «#!» line (the kernel reads 256) and, in all known files, ELF's program headers
 _DEPTH = 4  # scripts whose interpreter is a script; BINPRM_MAX_RECURSION is 4
@@ -25,17 +29,26 @@ _MACHINES = {3: "i386", 8: "mips", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x
 _NATIVE = {"x86_64": (62, 3), "aarch64": (183, 40)}
 
 
-def check(root_fd: int, program: str, *, working_dir: str, environment: tuple[str, ...]) -> None:
-    """Raises RuntimeFailed with exit status 127 or 126 that says which file is missing or why it can't be run."""
-    path = _find(root_fd, program, working_dir, environment)
+def check(
+    root_fd: int, program: str, *, working_dir: str, environment: tuple[str, ...], mounted: Iterable[str] = ()
+) -> None:
+    """Raises RuntimeFailed with exit status 127 or 126 that says which file is missing or why it can't be run.
+
+    Says nothing of files at or below *mounted* (volumes, the driver): they are not the
+    image's, and the runtime will judge them where they will be.
+    """
+    places = frozenset(_resolved(root_fd, target) for target in mounted)
+    path = _find(root_fd, program, working_dir, environment, places)
     for _ in range(_DEPTH):
+        if path is None or _is_mounted(root_fd, path, places):
+            return None
         head = _head(root_fd, path)
         interpreter = _interpreter(head or b"")
         if interpreter is None:
             return None if head is None else _check_format(program, path, head)
         if not interpreter.startswith("/"):
             interpreter = f"{working_dir}/{interpreter}"
-        if not _is_there(root_fd, interpreter):
+        if not _is_mounted(root_fd, interpreter, places) and not _is_there(root_fd, interpreter):
             raise RuntimeFailed(
                 f"cannot run {program!r}: what it needs to start is missing in this image",
                 code="interpreter-not-found",
@@ -74,8 +87,10 @@ def check_size(arguments: tuple[str, ...], environment: tuple[str, ...]) -> None
         )
 
 
-def _find(root_fd: int, program: str, working_dir: str, environment: tuple[str, ...]) -> str:
-    """Path of *program* in the image, by PATH as execvp does."""
+def _find(
+    root_fd: int, program: str, working_dir: str, environment: tuple[str, ...], places: frozenset[str]
+) -> str | None:
+    """Path of *program* in the image, by PATH as execvp does; None when it may be in what is mounted."""
     variables = dict(entry.partition("=")[::2] for entry in environment)
     search = variables.get("PATH", "")
     if "/" in program:
@@ -84,6 +99,8 @@ def _find(root_fd: int, program: str, working_dir: str, environment: tuple[str, 
         candidates = [f"{folder or working_dir}/{program}" for folder in search.split(":")]
     denied = None
     for candidate in candidates:
+        if _is_mounted(root_fd, candidate, places):
+            return None
         mode = _mode(root_fd, candidate)
         if mode is None:
             continue
@@ -104,6 +121,46 @@ def _find(root_fd: int, program: str, working_dir: str, environment: tuple[str, 
         context="there is no such file" if "/" in program else f"executable file not found in $PATH: {search}",
         exit_status=127,
     )
+
+
+def _is_mounted(root_fd: int, path: str, places: frozenset[str]) -> bool:
+    """Whether *path*, through the image's links, leads to or into one of *places*."""
+    return bool(places) and any(place in places for place in _walk(root_fd, path))
+
+
+def _resolved(root_fd: int, path: str) -> str:
+    """*path* without links, as far as the image has it."""
+    return [*_walk(root_fd, path)][-1]
+
+
+def _walk(root_fd: int, path: str) -> Iterator[str]:
+    """Where *path* leads in the image, place by place from «/» on, links followed; what is absent counts as named."""
+    names, place, links = path.split("/")[::-1], [""], 0
+    yield "/"
+    while names:
+        name = names.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            place = place[:-1] or [""]
+            yield "/".join(place) or "/"
+            continue
+        here = "/".join((*place, name))
+        target = _link(root_fd, here) if links < paths.MOST_LINKS else None
+        if target is None:
+            place.append(name)
+            yield here
+            continue
+        links += 1
+        place = [""] if target.startswith("/") else place
+        names += target.split("/")[::-1]
+
+
+def _link(root_fd: int, path: str) -> str | None:
+    try:
+        return paths.readlink(root_fd, path)
+    except OSError:
+        return None
 
 
 def _mode(root_fd: int, path: str) -> int | None:
