@@ -7,6 +7,7 @@ text on this way, because importing pathlib takes 4 ms of a start.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -130,21 +131,33 @@ class Host:
                 return known
         except (OSError, Corrupt):
             pass  # the first time, or after an update
-        return self.probe()
+        try:
+            return self._probe_store()
+        except OSError as error:
+            if error.errno == errno.EROFS:  # whoever only reads needs no more than a guess
+                return self.probe()
+            from ..linux import files
+
+            raise files.translate(error, "try what this kernel can do in", self.root) from error
 
     def probe(self) -> HostFeatures:
         """As features, tried anew: an administrator may have changed a setting since.
 
-        Where the store cannot be written to, in /tmp, so that `info`, `doctor` and `check` still answer.
+        Where nothing can be tried in the store (full, read-only), in /tmp: `info` and `doctor` answer always.
         """
+        from ..linux import features
+
+        try:
+            return self._probe_store()
+        except OSError:
+            return features.probe(folder="/tmp", path=self.search_path)
+
+    def _probe_store(self) -> HostFeatures:
         from ..linux import features, files
 
         folder = os.path.join(self._checked_root, "tmp")
-        try:
-            os.makedirs(folder, exist_ok=True)
-            found = features.probe(folder=folder, path=self.search_path)
-        except OSError:
-            return features.probe(folder="/tmp", path=self.search_path)
+        os.makedirs(folder, exist_ok=True)
+        found = features.probe(folder=folder, path=self.search_path)
         try:
             os.makedirs(self.cache, exist_ok=True)
             files.write_atomic(os.path.join(self.cache, "features.json"), found.to_json(), sync=False)

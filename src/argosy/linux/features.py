@@ -101,6 +101,7 @@ def probe(*, folder: str, path: str) -> HostFeatures:
     """Try everything. *folder* exists, is ours, and is on the file system that features are wanted for.
 
     *path* is $PATH (for newuidmap). A folder of its own is made inside *folder* and removed.
+    Raises OSError where nothing could be found out, as on a full disk.
     """
     scratch = os.path.join(folder, f"probe-{os.getpid()}-{os.urandom(4).hex()}")
     os.mkdir(scratch, 0o700)
@@ -171,6 +172,13 @@ class _Inside:
         return _tried(inside, hint)
 
 
+#: Faults of the moment: they tell nothing about the kernel, and a cached answer would outlive them.
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR}
+)
+_UNKNOWN = 2  # exit status of a child that met one of them
+
+
 def _tried(action: Callable[[], object], hint: str) -> Feature:
     """Run *action* in a forked child; its mounts and namespaces go with it."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -184,6 +192,8 @@ def _tried(action: Callable[[], object], hint: str) -> Feature:
     status = processes.wait(pid)
     if status == 0:
         return Feature(available=True)
+    if status == _UNKNOWN:
+        raise OSError(int(said), os.strerror(int(said)))
     reason, _, own_hint = said.partition(_SEPARATOR)
     return Feature(
         available=False,
@@ -198,12 +208,23 @@ def _try(action: Callable[[], object], answer: int) -> None:
     try:
         action()
         status = 0
-    except Unsupported as error:  # knows better than we why, and what helps
-        os.write(answer, f"{error.message}: {error.context}".encode() + _SEPARATOR + error.hint.encode())
-    except (Error, OSError) as error:
-        os.write(answer, _shown(error).encode())
+    except Exception as error:
+        status = _explain(error, answer)
     finally:
         os._exit(status)
+
+
+def _explain(error: Exception, answer: int) -> int:
+    """Tell the parent why; the exit status of the child."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _PASSING:
+        os.write(answer, b"%d" % cause.errno)
+        return _UNKNOWN
+    if isinstance(error, Unsupported):  # knows better than we why, and what helps
+        os.write(answer, f"{error.message}: {error.context}".encode() + _SEPARATOR + error.hint.encode())
+    elif isinstance(error, (Error, OSError)):
+        os.write(answer, _shown(error).encode())
+    return 1
 
 
 def _shown(error: BaseException) -> str:
