@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,11 @@ def test_an_empty_or_absent_folder_becomes_a_store(tmp_path: Path, before: tuple
     version.check_version(root)
     version.check_version(root)
     assert written(root) == {"format": 1, "minimum": 1, "writer": f"argosy {__version__}"}
+
+
+def test_a_new_store_is_closed_to_other_users(tmp_path: Path) -> None:
+    version.check_version(tmp_path / "a")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

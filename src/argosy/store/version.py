@@ -56,7 +56,7 @@ def check_version(root: StrPath) -> None:
 
 def _make(root: StrPath) -> None:
     try:
-        os.makedirs(root, mode=0o711, exist_ok=True)
+        os.makedirs(root, mode=0o700, exist_ok=True)  # images may hold what is not for everybody
         foreign = sorted(name for name in os.listdir(root) if name not in _OURS and not name.startswith("."))
         writable = os.access(root, os.W_OK)
     except OSError:
