@@ -275,6 +275,22 @@ def test_signals_are_passed_on_and_the_status_comes_back(root: Path) -> None:
     assert leftovers(root) == NOTHING
 
 
+def test_a_signal_that_nohup_takes_away_does_not_reach_the_container(root: Path) -> None:
+    script = "trap 'echo hangup; exit 5' HUP; trap 'echo got; exit 6' TERM; echo ready; while :; do sleep 0.05; done"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started(root, "--rm", IMAGE, "sh", "-c", script) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            assert (process.stdout.read(), process.wait(20)) == (b"got\n", 6)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert leftovers(root) == NOTHING
+
+
 def test_after_kill_9_the_next_verb_cleans_up(root: Path) -> None:
     with started(root, "--name", "orphan", IMAGE, "sh", "-c", "echo ready; exec sleep 1000") as child:
         assert child.stdout is not None

@@ -94,10 +94,14 @@ class RelayedConsole:
 
 @contextmanager
 def caught_signals() -> Iterator[int]:
-    """From here on FORWARDED and SIGWINCH arrive as bytes on the descriptor that this gives, instead of ending us."""
+    """From here on FORWARDED and SIGWINCH arrive as bytes on the descriptor that this gives, instead of ending us.
+
+    What our caller told us to ignore stays ignored: nohup means the container too.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, _ignore) for number in (*FORWARDED, signal.SIGWINCH)}
+    wanted = [number for number in (*FORWARDED, signal.SIGWINCH) if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, _ignore) for number in wanted}
     try:
         yield reader
     finally:
