@@ -92,7 +92,8 @@ def bundle(
         )
         working_dir, (word, *_) = document.process.cwd, document.process.args
         program.check_size(document.process.args, document.process.env)
-        targets = tuple(mount.destination for mount in document.mounts)
+        targets = [mount.destination for mount in document.mounts if mount.type == "bind"]
+        targets += _mount_folders(options)
         program.check(root.fd, word, working_dir=working_dir, environment=document.process.env, mounted=targets)
         made = f"{workspace}/bundle"
         os.mkdir(made)
