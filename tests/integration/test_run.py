@@ -202,6 +202,35 @@ def test_network_none_has_loopback_alone_and_host_the_hosts(root: Path) -> None:
     assert inside == os.readlink("/proc/self/ns/net")
 
 
+@pytest.mark.parametrize(
+    ("redirection", "said"), [("<&-", b"0 1 2 3 out"), (">&-", b""), ("2>&-", b"0 1 2 3 out"), ("<&- >&- 2>&-", b"")]
+)
+def test_descriptors_that_the_caller_closed_are_none_of_ours_inside(root: Path, redirection: str, said: bytes) -> None:
+    argv = command("run", "--rm", "-i", IMAGE, "sh", "-c", "cat && echo $(cd /proc/self/fd && echo *) out")
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *argv], env=environment(root), stdout=subprocess.PIPE, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, said)
+
+
+def test_no_umask_lets_others_write_to_the_store_or_keeps_users_out_of_an_image(tmp_path: Path) -> None:
+    script = 'umask "$1"; shift; exec "$@"'
+    for umask in ("000", "077"):
+        store = tmp_path / umask
+        load_image(store, busybox_image(tmp_path / f"image{umask}"), IMAGE)
+        inside = "umask; touch a && cat /etc/hosts >a && ls -A"
+        words = ("-q", "-u", "1000", "-w", "/made/here", IMAGE, "sh", "-c", inside)
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", umask, *command("run", *words)],
+            env=environment(store),
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"0022\na\n", "")
+        found = [path for path in store.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
+        assert [str(path) for path in found if "layers" not in path.parts and "upper" not in path.parts] == []
+
+
 def test_standard_input_is_closed_without_i_and_open_with_it(root: Path) -> None:
     assert run(root, "--rm", IMAGE, "cat", stdin=b"unseen").stdout == b""
     assert run(root, "--rm", "-i", IMAGE, "cat", stdin=b"seen").stdout == b"seen"
