@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle.options import RunOptions, Volume, parse_name, parse_size
 from ..errors import InvalidInput, NotFound
+from ..oci import wire
 from ..oci.edits import ContainerEdits
 from ..oci.image import Image
 from ..oci.platform import Platform
@@ -130,6 +131,7 @@ def main(args: Namespace, host: Host) -> int:
     from ..ops import containers as containers_ops
 
     options = options_from(args, host)
+    _require_utf8(options)
     if options.terminal and options.interactive and not host.stdin_is_terminal:
         raise InvalidInput("the input is not a terminal", code="not-a-terminal", hint="leave out -t, or type it at one")
     gpus = _gpu_requests(args)
@@ -189,6 +191,16 @@ def options_from(args: Namespace, host: Host) -> RunOptions:
         cap_drop=tuple(args.cap_drop),
         shm_size=parse_size(args.shm_size),
     )
+
+
+def _require_utf8(options: RunOptions) -> None:
+    """What a container is told travels as JSON. Raises InvalidInput (not-utf8)."""
+    try:
+        wire.encode(options)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "options and arguments of a container must be UTF-8", code="not-utf8", context=repr(error.object[:80])
+        ) from error
 
 
 def find_image(args: Namespace, host: Host) -> tuple[Image, str]:

@@ -174,13 +174,17 @@ def _attend(
             pid_file=f"{folder}/pid",
             console_socket=console.path if console else None,
         )
-        status = foreground.run(
-            command,
-            env=oci_runtime.environment(),
-            signals_fd=signals_fd,
-            stdin_fd=stdin_fd if options.interactive else None,
-            console=console,
-        )
+        try:
+            status = foreground.run(
+                command,
+                env=oci_runtime.environment(),
+                signals_fd=signals_fd,
+                stdin_fd=stdin_fd if options.interactive else None,
+                console=console,
+            )
+        except RuntimeFailed as error:
+            error.exit_status = RuntimeFailed.exit_status  # 126 is for the container's program, not for the runtime
+            raise
     failure = oci_runtime.explain_failure(_read(log), runtime.name) if status else None
     if failure is not None:
         raise failure

@@ -283,12 +283,16 @@ class ContainerStore:
         raise Conflict("no free random name", code="names-exhausted", hint="give the container a --name")
 
     def _write_new(self, record: Container) -> None:
-        from ..linux.files import reporting
+        from ..linux.files import remove_tree, reporting
 
         # Closed to others: a container's own files hold what its image does, set-uid programs with known holes too.
         with reporting("make", self._path(record.id)):
             os.mkdir(self._path(record.id), 0o700)
-        self._write(record)
+        try:
+            self._write(record)
+        except BaseException:  # a full disk
+            remove_tree(self._path(record.id))
+            raise
 
     def _write(self, record: Container, *, sync: bool = True) -> None:
         """A container that nobody wants to keep is not worth a disk's flush."""

@@ -84,7 +84,7 @@ def _compare(root: StrPath, path: str, text: str) -> None:
     try:
         document = json.loads(text)
         found, minimum, writer = int(document["format"]), int(document["minimum"]), str(document.get("writer", "?"))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise Corrupt(
             f"the store's version file is damaged: {path}",
             code="store-version",
