@@ -216,13 +216,14 @@ def _try(action: Callable[[], object], answer: int) -> None:
 
 def _explain(error: Exception, answer: int) -> int:
     """Tell the parent why; the exit status of the child."""
+    if isinstance(error, Unsupported):  # knows better than we why, and what helps; ENOSPC is a limit of namespaces too
+        os.write(answer, f"{error.message}: {error.context}".encode() + _SEPARATOR + error.hint.encode())
+        return 1
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError) and cause.errno in _PASSING:
         os.write(answer, b"%d" % cause.errno)
         return _UNKNOWN
-    if isinstance(error, Unsupported):  # knows better than we why, and what helps
-        os.write(answer, f"{error.message}: {error.context}".encode() + _SEPARATOR + error.hint.encode())
-    elif isinstance(error, (Error, OSError)):
+    if isinstance(error, (Error, OSError)):
         os.write(answer, _shown(error).encode())
     return 1
 
