@@ -104,12 +104,24 @@ def test_what_dockers_seccomp_profile_refuses_is_refused(root: Path) -> None:
     assert b"Operation not permitted" in done.stderr
 
 
-def test_a_block_device_of_the_host_can_be_made_but_not_opened(root: Path) -> None:
-    major, minor = os.major(os.stat("/").st_dev), os.minor(os.stat("/").st_dev)
-    script = f"mknod /disk b {major} {minor} && dd if=/disk of=/dev/null count=1"
-    done = run(root, "--rm", IMAGE, "sh", "-c", script)
-    assert done.returncode != 0
+#: Makes a node of the device /dev/loop-control (any root may open it) and opens it.
+OPEN_DEVICE = "mknod /loop c 10 237 || exit 3; exec 5<>/loop && echo opened"
+
+
+def test_a_device_of_the_host_can_be_made_but_not_opened(root: Path) -> None:
+    done = run(root, "--rm", IMAGE, "sh", "-c", OPEN_DEVICE)
+    assert (done.returncode not in (0, 3), done.stdout) == (True, b"")
     assert b"Operation not permitted" in done.stderr
+
+
+def test_without_cgroups_a_device_of_the_host_cannot_even_be_made(root: Path) -> None:
+    """As root of another engine's container, whose cgroups cannot be written to."""
+    hide = 'mount -t tmpfs -o ro none /sys/fs/cgroup && exec "$@"'
+    argv = command("run", "--rm", IMAGE, "sh", "-c", OPEN_DEVICE)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", hide, "sh", *argv], env=environment(root), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, b"")
 
 
 def test_variables_working_folder_user_and_hostname(root: Path) -> None:
@@ -229,6 +241,17 @@ def test_no_umask_lets_others_write_to_the_store_or_keeps_users_out_of_an_image(
         assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"0022\na\n", "")
         found = [path for path in store.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
         assert [str(path) for path in found if "layers" not in path.parts and "upper" not in path.parts] == []
+
+
+def test_only_the_runtime_asks_for_sys(root: Path) -> None:
+    argv = command("run", "--rm", IMAGE, "echo", "hi")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys && exec "$@"', "sh", *argv],
+        env=environment(root),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"[start-failed]" in done.stderr) == (125, True)
 
 
 def test_standard_input_is_closed_without_i_and_open_with_it(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from argosy.bundle import defaults, spec, users
@@ -103,6 +104,19 @@ def test_an_ordinary_user_starts_without_capabilities_in_force() -> None:
     assert found.process.capabilities.effective == ()
     assert found.process.capabilities.permitted == ()
     assert set(found.process.capabilities.bounding) == set(defaults.CAPABILITIES)
+
+
+def test_without_device_rules_roots_containers_make_no_devices_unless_told_to() -> None:
+    def bounding(rootless: bool, *add: str) -> set[str]:
+        place = msgspec.structs.replace(PLACE, device_cgroup=False, rootless=rootless)
+        options = RunOptions(command=("true",), cap_add=add)
+        found = spec.spec_for(config(), options, ContainerEdits(), users.Identity(uid=0, gid=0), place)
+        assert found.process.capabilities is not None
+        return set(found.process.capabilities.bounding)
+
+    assert set(defaults.CAPABILITIES) - bounding(rootless=False) == {"CAP_MKNOD"}
+    assert bounding(False, "MKNOD") == bounding(True) == set(defaults.CAPABILITIES)
+    assert "CAP_MKNOD" in bounding(False, "ALL")
 
 
 def test_network_none_gets_a_namespace_of_its_own() -> None:

@@ -109,13 +109,16 @@ def base_mounts(*, shm_size: int, rootless: bool, host_network: bool) -> tuple[M
     )
 
 
-def capabilities(add: tuple[str, ...], drop: tuple[str, ...]) -> tuple[str, ...]:
+def capabilities(add: tuple[str, ...], drop: tuple[str, ...], *, device_rules: bool = True) -> tuple[str, ...]:
     """Docker's default set with --cap-add and --cap-drop; ALL is understood.
 
-    Raises InvalidInput (capability-unknown).
+    Without *device_rules* CAP_MKNOD, which then opens every device of the host, must be
+    asked for. Raises InvalidInput (capability-unknown).
     """
     added, dropped = _named(add), _named(drop)
     chosen = set(ALL_CAPABILITIES if "ALL" in added else () if "ALL" in dropped else CAPABILITIES)
+    if not device_rules and "ALL" not in added:
+        chosen.discard("CAP_MKNOD")
     chosen |= added - {"ALL"}
     chosen -= dropped - {"ALL"}
     return tuple(name for name in ALL_CAPABILITIES if name in chosen)

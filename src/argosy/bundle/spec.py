@@ -115,7 +115,7 @@ def spec_for(
             args=command_line(config, options),
             cwd=working_dir(config, options),
             env=environment(config, options, edits, hostname=place.hostname, home=identity.home),
-            capabilities=_capability_sets(options, identity),
+            capabilities=_capability_sets(capabilities(options, place), identity),
         ),
         root=RootFs(path=place.rootfs, readonly=options.read_only),
         hostname=None if host_network and options.hostname is None and place.rootless else place.hostname,
@@ -134,9 +134,16 @@ def spec_for(
     )
 
 
-def _capability_sets(options: RunOptions, identity: Identity) -> Capabilities:
+def capabilities(options: RunOptions, place: Place) -> tuple[str, ...]:
+    """The capabilities that the container is bounded by. Raises InvalidInput (capability-unknown).
+
+    In a user namespace no rules are needed: the kernel makes and opens no devices there.
+    """
+    return defaults.capabilities(options.cap_add, options.cap_drop, device_rules=place.device_cgroup or place.rootless)
+
+
+def _capability_sets(names: tuple[str, ...], identity: Identity) -> Capabilities:
     """Only root starts with capabilities in force, as after execve; others keep them as an upper bound."""
-    names = defaults.capabilities(options.cap_add, options.cap_drop)
     if identity.uid == 0:
         return Capabilities(bounding=names, effective=names, permitted=names)
     return Capabilities(bounding=names)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..bundle import defaults, spec, users
+from ..bundle import spec, users
 from ..errors import InvalidInput, NotFound, Unsupported
 from ..linux import files, paths
 from ..oci import wire
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..errors import Error
     from ..linux.seccomp_cache import Filter
     from ..oci.config import ImageConfig
+    from ..oci.runtime_spec import Spec
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.records import Container
@@ -54,9 +55,9 @@ def bundle(
     *folder* is the container's own, where its changes are kept. Raises what `run` raises
     before the start.
     """
-    hostname = options.hostname or _default_hostname(container, options)
+    place = _place(container, options, workspace, runtime, rootless=rootless)
     own = ContainerEdits(
-        mounts=(*_engine_files(workspace, options, hostname), *_volumes(options)), folders=_mount_folders(options)
+        mounts=(*_engine_files(workspace, options, place.hostname), *_volumes(options)), folders=_mount_folders(options)
     )
     with rootfs.mounted(
         snapshotter,
@@ -69,16 +70,7 @@ def bundle(
     ) as root:
         identity = _identity(root.fd, config, options, rootless=rootless)
         _prepare_working_dir(root.fd, config, options, identity)
-        has_cgroup = runtime.cgroup_manager != "disabled"
-        place = spec.Place(
-            container_id=container.id,
-            rootfs=root.path,
-            hostname=hostname,
-            cgroups_path=f"/argosy-{container.id}" if has_cgroup else "",
-            rootless=rootless,
-            device_cgroup=has_cgroup,
-        )
-        chosen = seccomp(defaults.capabilities(options.cap_add, options.cap_drop))
+        chosen = seccomp(spec.capabilities(options, place))
         # Root inside is the user, who reaches folders and devices of the user's groups there too.
         keep_groups = rootless and not identity.uid and bool(os.getgroups())
         document = spec.spec_for(
@@ -90,20 +82,36 @@ def bundle(
             seccomp=chosen.profile,
             annotations=runtime.annotations(chosen.program, keep_groups=keep_groups),
         )
-        working_dir, (word, *_) = document.process.cwd, document.process.args
-        program.check_size(document.process.args, document.process.env)
-        targets = [mount.destination for mount in document.mounts if mount.type == "bind"]
-        targets += _mount_folders(options)
-        program.check(root.fd, word, working_dir=working_dir, environment=document.process.env, mounted=targets)
+        _check_program(root.fd, document, options)
         made = f"{workspace}/bundle"
         os.mkdir(made)
         files.write_atomic(f"{made}/config.json", wire.encode(document), sync=False)
         yield made
 
 
-def _default_hostname(container: Container, options: RunOptions) -> str:
+def _place(
+    container: Container, options: RunOptions, workspace: str, runtime: OciRuntime, *, rootless: bool
+) -> spec.Place:
     """With the host's network Docker keeps the host's name."""
-    return os.uname().nodename if options.network == "host" else container.id[:12]
+    default_hostname = os.uname().nodename if options.network == "host" else container.id[:12]
+    has_cgroup = runtime.cgroup_manager != "disabled"
+    return spec.Place(
+        container_id=container.id,
+        rootfs=rootfs.place_in(workspace),
+        hostname=options.hostname or default_hostname,
+        cgroups_path=f"/argosy-{container.id}" if has_cgroup else "",
+        rootless=rootless,
+        device_cgroup=has_cgroup,
+    )
+
+
+def _check_program(root_fd: int, document: Spec, options: RunOptions) -> None:
+    """Raises what `run` raises for a program that cannot be started."""
+    process = document.process
+    program.check_size(process.args, process.env)
+    targets = [mount.destination for mount in document.mounts if mount.type == "bind"]
+    targets += _mount_folders(options)
+    program.check(root_fd, process.args[0], working_dir=process.cwd, environment=process.env, mounted=targets)
 
 
 def _engine_files(workspace: str, options: RunOptions, hostname: str) -> tuple[BindMount, ...]:

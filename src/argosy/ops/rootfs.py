@@ -36,6 +36,11 @@ class RootFs(msgspec.Struct, frozen=True, kw_only=True):
     edits: ContainerEdits
 
 
+def place_in(workspace: str) -> str:
+    """Where `mounted` puts the root."""
+    return f"{workspace}/rootfs"
+
+
 @contextmanager
 def workspace(folder: str) -> Iterator[str]:
     """A file system in memory at folder/mounts, for all that need not outlive a run: mounts, bundle, generated files.
@@ -87,7 +92,7 @@ def mounted(
     userxattr: bool,
     volatile: bool = False,
 ) -> Iterator[RootFs]:
-    """The container's root, writable, at place/rootfs; its own files go to folder/upper.
+    """The container's root, writable, at place_in(place); its own files go to folder/upper.
 
     *place* is a workspace. *edits_for* is given a descriptor of the image's root and
     says what the generated layer must hold (links, files, mount points): some of it
@@ -96,7 +101,7 @@ def mounted(
     """
     from . import generated
 
-    made, root = f"{place}/generated", f"{place}/rootfs"
+    made, root = f"{place}/generated", place_in(place)
     upper, work = f"{folder}/upper", f"{folder}/work"
     for path in (made, root, upper, work):
         os.makedirs(path, exist_ok=True)

@@ -187,18 +187,23 @@ def hasten_cgroups() -> None:
 
 def _own_cgroup() -> str:
     """Folder of our cgroup in one hierarchy: the devices controller's on v1, the only one on v2."""
+    unified = ""
     with open("/proc/self/cgroup") as file:
         for line in file:
             _, controllers, path = line.rstrip("\n").split(":", 2)
             if controllers == "devices":
                 return f"{_CGROUPS}/devices{path}"
-    return f"{_CGROUPS}{path}"
+            unified = path
+    return f"{_CGROUPS}{unified}"
 
 
 def cgroups_work() -> bool:
     """Whether we may make cgroups here (root, and not inside somebody's read-only container)."""
-    probe = _CGROUPS if syscalls.statfs_type(_CGROUPS) == _CGROUP2_MAGIC else f"{_CGROUPS}/devices"
-    return os.access(probe, os.W_OK)
+    try:
+        is_unified = syscalls.statfs_type(_CGROUPS) == _CGROUP2_MAGIC
+    except FileNotFoundError:  # no /sys
+        return False
+    return os.access(_CGROUPS if is_unified else f"{_CGROUPS}/devices", os.W_OK)
 
 
 def explain_failure(log: bytes, name: str) -> RuntimeFailed | None:
