@@ -7,6 +7,7 @@ ld.so.cache to where hosting services mount drivers.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -98,8 +99,8 @@ class Libraries:
 
     def _soname_by_links(self, folder: str, base: str, real: str) -> str:
         """For a file that is no ELF file (a stand-in): what a link NAME.so.N beside it suggests, else NAME.so.1."""
-        for name in self._root.names(folder):
-            if re.fullmatch(rf"{re.escape(base)}\.so\.[0-9]", name) and self._root.real(f"{folder}/{name}") == real:
+        for name in (f"{base}.so.{number}" for number in range(10)):
+            if self._root.real(f"{folder}/{name}") == real:
                 return name
         return f"{base}.so.1"
 
@@ -180,8 +181,10 @@ def _elf_facts(path: str) -> elf.Elf | None:
     """Facts of a library; a regular file that is no ELF file stands in for a 64-bit one without a SONAME."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except PermissionError:
-        return None  # a container could not read it either
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.ENXIO):  # a container could not read it either; a socket
+            raise
+        return None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
