@@ -256,6 +256,16 @@ def test_a_password_goes_to_known_token_servers_only(registry: str, realm: str, 
     assert caught.value.code == "realm-untrusted"
 
 
+@pytest.mark.parametrize("who", ["known", "anonymous"])
+def test_a_registry_behind_tls_sends_us_nowhere_without_it(who: str) -> None:
+    auth = known() if who == "known" else anonymous()
+    error = refused(auth, answer(401, 'Bearer realm="http://127.0.0.1:8080/admin?delete=1"'))
+    assert (error.code, error.message) == (
+        "realm-untrusted",
+        "registry.test: the registry sends us to 127.0.0.1:8080 for a token",
+    )
+
+
 @pytest.mark.parametrize("challenge", ["", "Negotiate", "Bearer"])
 def test_an_unknown_kind_of_login_is_said(challenge: str) -> None:
     assert refused(known(), answer(401, challenge)).code == "challenge-unknown"

@@ -16,6 +16,7 @@ from argosy.oci.manifest import MANIFEST_LIMIT, encode_manifest
 from argosy.oci.reference import Reference
 from argosy.remote.auth import Auth
 from argosy.remote.credentials import Credential
+from argosy.remote.messages import HttpRequest, HttpResponse
 from argosy.remote.repository import Repository, near_tags
 from argosy.remote.transport import RetryPolicy, Transport
 from support.web import Reply, Seen, serving
@@ -250,6 +251,29 @@ def test_a_foreign_layer_is_fetched_from_its_address() -> None:
             with pytest.raises(NotFound) as caught:
                 repository.open(gone)
             assert caught.value.code == "foreign-layer"
+
+
+class NothingThere(Transport):
+    """Every address answers with 404."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.asked: list[str] = []
+
+    def send(self, request: HttpRequest, *, patient: bool = True) -> HttpResponse:
+        self.asked.append(request.url)
+        return HttpResponse(404, {}, io.BytesIO(), url=request.url)
+
+
+def test_a_foreign_layer_of_a_registry_behind_tls_is_not_fetched_without_it() -> None:
+    transport = NothingThere()
+    blob = Descriptor.of(b"foreign", "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
+    urls = ("http://127.0.0.1:8080/admin", "https://elsewhere.test/layer")
+    foreign = Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, urls=urls)
+    with pytest.raises(NotFound) as caught:
+        Repository(transport, "registry.test", "team/app").open(foreign)
+    assert caught.value.code == "foreign-layer"
+    assert transport.asked == [f"https://registry.test/v2/team/app/blobs/{blob.digest}", urls[1]]
 
 
 def test_an_upload_that_is_too_large_in_one_piece_goes_in_chunks() -> None:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from ..errors import Corrupt, Error, Unauthorized, Unavailable
-from .messages import HttpRequest, HttpResponse, split_url
+from .messages import HttpRequest, HttpResponse, is_downgrade, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -133,6 +133,8 @@ class Auth:
             header = self._basic(refused=known is not None)
             self._tokens[frozenset()] = _Token(header, float("inf"))
         else:
+            if is_downgrade(request.url, challenge.parameters["realm"]):
+                raise self._untrusted(challenge.parameters["realm"], "it is reached by https, its token server is not")
             token = yield from self._fetch_token(challenge, scopes)
             header = token.header
             self._tokens[scopes] = token
@@ -207,11 +209,14 @@ class Auth:
         host = split_url(realm).hostname or ""
         allowed = _TOKEN_HOSTS.get(self.registry, ())
         if allowed and not any(host == name or (name.startswith(".") and host.endswith(name)) for name in allowed):
-            raise Unauthorized(
-                f"{self._name}: the registry sends us to {host} for a token",
-                code="realm-untrusted",
-                context=f"the password for {self.registry} is sent to {', '.join(allowed)} only",
-            )
+            raise self._untrusted(realm, f"the password for {self.registry} is sent to {', '.join(allowed)} only")
+
+    def _untrusted(self, realm: str, why: str) -> Unauthorized:
+        return Unauthorized(
+            f"{self._name}: the registry sends us to {split_url(realm).netloc} for a token",
+            code="realm-untrusted",
+            context=why,
+        )
 
     def _refused(self, response: HttpResponse) -> Error:
         response.drain()

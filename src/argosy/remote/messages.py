@@ -43,6 +43,14 @@ def join_url(base: str, location: str) -> str:
     return target
 
 
+def is_downgrade(here: str, there: str) -> bool:
+    """Whether the way from one address to another gives up TLS; even a name of this machine must not be reached so.
+
+    Otherwise a registry could send requests of its choice to the services of a developer's own machine.
+    """
+    return split_url(here).scheme == "https" and split_url(there).scheme != "https"
+
+
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request. The size of a body is always known and sent as Content-Length."""
 

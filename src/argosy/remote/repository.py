@@ -20,7 +20,7 @@ from ..oci.manifest import MANIFEST_LIMIT, Index, Manifest
 from ..oci.reference import Reference, is_tag
 from .auth import Auth
 from .download import BlobReader
-from .messages import HttpRequest, HttpResponse, join_url, split_url
+from .messages import HttpRequest, HttpResponse, is_downgrade, join_url, split_url
 from .session import Session, error_codes, failed, unknown_answer
 from .upload import Uploader, put_manifest
 
@@ -211,7 +211,7 @@ class Repository:
     def _fetch_elsewhere(self, descriptor: Descriptor, headers: Mapping[str, str]) -> HttpResponse:
         """A foreign layer: its manifest names addresses outside of the registry, which get no credentials."""
         for url in descriptor.urls:
-            if split_url(url).scheme not in ("http", "https"):
+            if split_url(url).scheme not in ("http", "https") or is_downgrade(self._session.base, url):
                 continue
             response = self._session.transport.send(HttpRequest(method="GET", url=url, headers=headers))
             if response.status in (200, 206):

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from ..errors import Error, InvalidInput, Unavailable, Unsupported
-from .messages import CHUNK, HttpRequest, HttpResponse, join_url, split_url
+from .messages import CHUNK, HttpRequest, HttpResponse, is_downgrade, join_url, split_url
 from .proxies import is_loopback, proxy_for
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def redirected(request: HttpRequest, response: HttpResponse) -> HttpRequest | No
         return None
     target = join_url(request.url, location)
     here, there = split_url(request.url), split_url(target)
-    if there.scheme not in ("http", "https") or (here.scheme == "https" and there.scheme == "http"):
+    if there.scheme not in ("http", "https") or is_downgrade(request.url, target):
         return None
     onward = msgspec.structs.replace(request, url=target)
     if (here.scheme, here.netloc) != (there.scheme, there.netloc):
