@@ -397,6 +397,24 @@ def test_a_terminal_has_its_size_echo_and_mode_and_the_outer_mode_comes_back(roo
     assert leftovers(root) == NOTHING
 
 
+def test_a_terminal_that_others_made_non_blocking_loses_nothing(root: Path) -> None:
+    size = 600_000  # more than a pipe holds
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    argv = command(
+        "run", "--rm", "-t", IMAGE, "sh", "-c", f"dd if=/dev/zero bs={size} count=1 2>/dev/null | tr '\\0' a"
+    )
+    with subprocess.Popen(argv, env=environment(root), stdin=subprocess.DEVNULL, stdout=writer) as child:
+        os.close(writer)
+        heard = b""
+        while piece := os.read(reader, 1 << 14):
+            heard += piece
+            time.sleep(0.001)
+        os.close(reader)
+        assert (child.wait(20), heard.count(b"a"), len(heard)) == (0, size, size)
+    assert leftovers(root) == NOTHING
+
+
 def test_t_without_a_terminal_is_refused_with_i(root: Path) -> None:
     done = run(root, "--rm", "-it", IMAGE, "true")
     assert done.returncode == 125

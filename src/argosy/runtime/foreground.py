@@ -203,23 +203,38 @@ def _drain(terminal_fd: int | None) -> None:
     if terminal_fd is None:
         return
     os.set_blocking(terminal_fd, False)
-    with suppress(BlockingIOError):
-        while _pump(terminal_fd, 1):
-            pass
+    while data := _read(terminal_fd):
+        _write(1, data)
 
 
 def _pump(source_fd: int, target_fd: int) -> bool:
-    """Move what is there; False at the end (a terminal whose other side is closed says EIO)."""
+    """Move what is there; False at the end."""
+    data = _read(source_fd)
+    if data:
+        _write(target_fd, data)
+    return data != b""
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there, empty at the end (a terminal whose other side is closed says EIO); None when nothing is."""
     try:
-        data = os.read(source_fd, _CHUNK)
+        return os.read(fd, _CHUNK)
     except BlockingIOError:
-        raise
+        return None
     except OSError:
-        return False
+        return b""
+
+
+def _write(fd: int, data: bytes) -> None:
+    """All of *data*, also where another program on our terminal has made it non-blocking for everybody."""
     view = memoryview(data)
     while view:
-        view = view[os.write(target_fd, view) :]
-    return bool(data)
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll()
 
 
 def _forward(pid: int, signals_fd: int) -> set[int]:
