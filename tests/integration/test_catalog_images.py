@@ -131,9 +131,10 @@ def test_a_second_build_makes_nothing_and_starts_no_program(store: Store) -> Non
 
 def test_another_folder_gives_the_same_digests(store: Store, tmp_path: Path) -> None:
     """Indexes, packages and trees of its own; nothing is shared with the first build but the day."""
-    events = build(store, "nvidia/cuda:13-base", environ=dict(os.environ), root=tmp_path)
+    root = tmp_path / "with a blank"
+    events = build(store, "nvidia/cuda:13-base", environ=dict(os.environ), root=root)
     assert {event.status for event in events} == {"Built"}
-    again = RefStore(tmp_path).get(Reference.parse("localhost:5000/nvidia/cuda:13-base"))
+    again = RefStore(root).get(Reference.parse("localhost:5000/nvidia/cuda:13-base"))
     assert msgspec.structs.replace(again, updated="") == msgspec.structs.replace(store.record("13-base"), updated="")
 
 

@@ -61,6 +61,7 @@ def test_what_installing_left_behind_goes_and_the_rest_stays(tmp_path: Path) -> 
         link("usr/share/doc/bash/FAQ", "../base-files/FAQ", epoch=T),
         link("usr/share/doc/bash/copyright", "../../../bin/late", epoch=T),
         folder(b"run/lock", epoch=T),
+        folder(b"var/cache/apt/archives/partial", epoch=T),
         folder(b"run/user", epoch=T),
         Member(entry=Entry(path=b"dev/null", kind="character", major=1, minor=3)),
         late,

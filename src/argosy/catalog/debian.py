@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -144,7 +144,7 @@ class Debian:
             "--format=tar",
             release.codename,
             "-",
-            f"deb [trusted=yes] copy:{repository} {release.codename} main",
+            f"deb [trusted=yes] copy:{quote(str(repository))} {release.codename} main",
         ]
         environ = self._plain_environment(work) | {"SOURCE_DATE_EPOCH": str(epoch)}
         with open(target, "wb") as out:

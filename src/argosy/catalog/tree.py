@@ -58,6 +58,7 @@ _LEFTOVERS = frozenset(
         b"var/cache/debconf/templates.dat-old",
         b"var/cache/debconf/passwords.dat",
         b"var/cache/apt/archives/lock",
+        b"var/cache/apt/archives/partial",  # apt's user owns it where that user could reach the building folder
         b"var/cache/apt/pkgcache.bin",
         b"var/cache/apt/srcpkgcache.bin",
         b"var/lib/dpkg/available-old",
