@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -295,6 +296,22 @@ def test_bad_requests_exit_125_with_one_error_and_leave_nothing(root: Path, word
     assert done.returncode == 125, done.stderr.decode()
     assert f"[{code}]" in done.stderr.decode().splitlines()[0]
     assert leftovers(root) == NOTHING
+
+
+def test_root_runs_no_runtime_that_another_user_put_into_the_store(root: Path) -> None:
+    program = root / "bin/crun"
+    program.parent.mkdir()
+    try:
+        for path, owner, mode in ((program, 1, 0o755), (program.parent, 1, 0o755), (program, 0, 0o777)):
+            program.write_text("#!/bin/sh\necho mine\n")
+            program.chmod(mode)
+            os.chown(path, owner, owner)
+            done = run(root, "--rm", IMAGE, "true")
+            assert (done.returncode, done.stdout) == (125, b"")
+            assert f"error: {path} is not this user's alone [not-ours]\n" in done.stderr.decode()
+            os.chown(path, 0, 0)
+    finally:
+        shutil.rmtree(program.parent)
 
 
 def test_a_second_run_with_the_same_name_is_refused_until_rm(root: Path) -> None:

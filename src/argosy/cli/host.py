@@ -261,12 +261,20 @@ class Host:
 
     @cached_property
     def runtime(self) -> OciRuntime:
-        """crun or runc; one that was copied to the store's bin/ comes first. Raises NotFound (no-runtime)."""
+        """crun or runc; one that was copied to the store's bin/ comes first.
+
+        Root runs nothing out of a store (--root) that another user could have put there.
+        Raises NotFound (no-runtime), Conflict (not-ours).
+        """
+        from ..linux import files
         from ..runtime import oci_runtime
 
+        own = os.path.join(self.root, "bin")
+        for path in (own, *(f"{own}/{name}" for name in oci_runtime.NAMES)) if self._is_system else ():
+            files.require_own(path)
         return oci_runtime.find(
             search_path=self.search_path,
-            extra_folders=(os.path.join(self.root, "bin"),),
+            extra_folders=(own,),
             root=self.runtime_state,
             cgroup_manager="disabled" if self.rootless or not oci_runtime.cgroups_work() else "cgroupfs",
         )

@@ -171,13 +171,29 @@ def ensure_own_folder(path: StrPath) -> None:
             os.mkdir(path, 0o700)
         except FileExistsError:
             found = os.lstat(path)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            if not stat.S_ISDIR(found.st_mode) or not _is_own(found):
                 raise Conflict(
                     f"{os.fspath(path)} is not a folder of this user alone",
                     code="folder-not-ours",
                     context=f"another user owns it or may write to it (mode {stat.filemode(found.st_mode)})",
                     hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
                 ) from None
+
+
+def require_own(path: StrPath) -> None:
+    """Raises Conflict (code not-ours) where *path* is another user's, or others may write to it; absent is fine."""
+    with reporting("look at", path):
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return
+    if not _is_own(found):
+        raise Conflict(
+            f"{os.fspath(path)} is not this user's alone",
+            code="not-ours",
+            context=f"user {found.st_uid} owns it, its mode is {stat.filemode(found.st_mode)}",
+            hint="change owner and mode, or remove it",
+        )
 
 
 def copy_data(source_fd: int, target_fd: int, size: int | None = None) -> int:
@@ -212,6 +228,10 @@ def remove_tree(path: StrPath) -> None:
             _remove_at(parent_fd, name)
         finally:
             os.close(parent_fd)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def _write_new(path: str, data: bytes, mode: int, sync: bool) -> None:
