@@ -314,6 +314,23 @@ def test_root_runs_no_runtime_that_another_user_put_into_the_store(root: Path) -
         shutil.rmtree(program.parent)
 
 
+@pytest.mark.parametrize("name", ["co:lon, blank\\n'\n", "x" * 200 + "/" + "y" * 200])
+def test_a_store_may_have_any_name(tmp_path: Path, name: str) -> None:
+    for kind in ("", "unpacked"):
+        store = tmp_path / name / f"store of {kind}"
+        load_image(store, busybox_image(tmp_path / f"image of {kind}"), IMAGE)
+        done = argosy(store, "run", "-q", IMAGE, "echo", "hi", environ={"ARGOSY_SNAPSHOTTER": kind})
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
+
+
+def test_a_store_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    store = tmp_path / "\udcff"
+    load_image(store, busybox_image(tmp_path / "image"), IMAGE)
+    done = argosy(store, "run", "-q", IMAGE, "true")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"error: no container can use a path that is not UTF-8 [not-utf8]\n" in done.stderr
+
+
 def test_a_second_run_with_the_same_name_is_refused_until_rm(root: Path) -> None:
     assert run(root, "--name", "twin", IMAGE, "touch", "/mine").returncode == 0
     done = run(root, "--name", "twin", IMAGE, "true")

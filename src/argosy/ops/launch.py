@@ -85,7 +85,7 @@ def bundle(
         _check_program(root.fd, document, options)
         made = f"{workspace}/bundle"
         os.mkdir(made)
-        files.write_atomic(f"{made}/config.json", wire.encode(document), sync=False)
+        files.write_atomic(f"{made}/config.json", _encoded(document), sync=False)
         yield made
 
 
@@ -112,6 +112,19 @@ def _check_program(root_fd: int, document: Spec, options: RunOptions) -> None:
     targets = [mount.destination for mount in document.mounts if mount.type == "bind"]
     targets += _mount_folders(options)
     program.check(root_fd, process.args[0], working_dir=process.cwd, environment=process.env, mounted=targets)
+
+
+def _encoded(document: Spec) -> bytes:
+    """config.json. Raises InvalidInput (not-utf8) for a path of this host that JSON cannot hold."""
+    try:
+        return wire.encode(document)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "no container can use a path that is not UTF-8",
+            code="not-utf8",
+            context=repr(error.object[:200]),
+            hint="place the store elsewhere with --root",
+        ) from error
 
 
 def _engine_files(workspace: str, options: RunOptions, hostname: str) -> tuple[BindMount, ...]:

@@ -105,9 +105,11 @@ class OciRuntime(msgspec.Struct, frozen=True, kw_only=True):
         return chosen or None
 
     def _base(self, log: str | None = None) -> tuple[str, ...]:
-        logging = ("--log", log, "--log-format", "json") if log else ()
         if self.name == "crun":
+            # To crun what stands before a colon is the kind of log; without one, no path could hold a colon.
+            logging = ("--log", f"file:{log}", "--log-format", "json") if log else ()
             return (self.path, "--root", self.root, f"--cgroup-manager={self.cgroup_manager}", *logging)
+        logging = ("--log", log, "--log-format", "json") if log else ()
         rootless = ("--rootless", "true") if self.cgroup_manager == "disabled" else ()
         return (self.path, "--root", self.root, *rootless, *logging)
 
