@@ -164,6 +164,12 @@ def test_outputs_that_are_gone_or_full_make_no_noise(shell: str, status: int, st
     assert (done.returncode, done.stderr) == (status, stderr)
 
 
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    done = run("mkdir $HOME/gone && cd $HOME/gone && rmdir $HOME/gone; $ARGOSY --root store images", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the current folder was removed [no-current-folder]\n  hint: cd to another\n"
+
+
 def test_an_interrupt_exits_130_without_a_word(tmp_path: Path) -> None:
     script = (
         "import signal, sys, threading, os\n"

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from ..errors import Error, InvalidInput
+from ..errors import Error, InvalidInput, NotFound
 
 TYPE_CHECKING = False  # not typing's: its import takes 3 ms of every verb
 if TYPE_CHECKING:
@@ -229,6 +229,8 @@ def as_error(error: BaseException) -> Error:
     """Any exception as an Error: the system's own are translated, the rest is a fault of ours."""
     if isinstance(error, Error):
         return error
+    if isinstance(error, FileNotFoundError) and error.filename is None and _is_nowhere():
+        return NotFound("the current folder was removed", code="no-current-folder", hint="cd to another")
     if isinstance(error, OSError):
         from ..linux.files import translate
 
@@ -242,6 +244,14 @@ def as_error(error: BaseException) -> Error:
         code="internal",
         hint="run it again with argosy --debug … and report what it prints",
     )
+
+
+def _is_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def draw(error: Error, *, colour: bool = False, word: str = "error") -> str:
