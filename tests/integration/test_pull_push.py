@@ -12,6 +12,7 @@ from argosy.errors import NotFound, Unsupported
 from argosy.linux.features import probe
 from argosy.oci.descriptor import DOCKER_INDEX, OCI_INDEX, Descriptor
 from argosy.oci.digest import Digest
+from argosy.oci.image import Image
 from argosy.oci.manifest import encode_index, encode_manifest
 from argosy.oci.platform import Platform
 from argosy.oci.reference import Reference
@@ -214,6 +215,25 @@ def test_layers_that_are_here_are_not_fetched_for_another_image(ours: str, here:
         skopeo_push(image, f"{ours}/team/other:1")
         here.pull(f"{proxy.address}/team/other:1")
         assert proxy.lines == ["GET /v2/", "GET /v2/team/other/manifests/1"]
+
+
+def test_a_prune_while_layers_arrive_spoils_no_pull(ours: str, here: Here, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "image", layers=2)
+    skopeo_push(image, f"{ours}/team/pruned:1")
+
+    class Pruning(list["Event"]):
+        """Each layer that is complete is removed by somebody, as no name holds it yet."""
+
+        def append(self, event: Event) -> None:
+            super().append(event)
+            if isinstance(event, Finished) and event.status == "Pull complete":
+                for diff_id in tuple(here.snapshotter.walk()):
+                    here.snapshotter.remove(diff_id)
+
+    here.events = Pruning()
+    pulled = here.pull(f"{ours}/team/pruned:1")
+    config = Image(pulled.record.manifest, here.blobs).config
+    assert [here.snapshotter.has(diff_id) for diff_id in config.diff_ids] == [True, True]
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])

@@ -90,7 +90,7 @@ def pull(
         manifest=path[-1].descriptor,
         image_id=manifest.config.digest,
         created=config.created,
-        size=sum(snapshotter.usage(layer.diff_id) for layer in layers),
+        size=sum(work.usage(layer) for layer in layers),
     )
     return work.publish(documents, summary, refs)
 
@@ -172,6 +172,14 @@ class _Pull:
         """Each layer is applied as soon as it is here, while others still arrive; the largest come first."""
         distinct = {(layer.descriptor.digest, layer.diff_id): layer for layer in layers}
         in_parallel(self._fetch_and_unpack, sorted(distinct.values(), key=lambda layer: -layer.descriptor.size))
+
+    def usage(self, layer: Layer) -> int:
+        """Bytes of a layer that is unpacked; once more if it was removed while others of its image were on their way.
+
+        Until the name is set nothing tells a prune or rmi that this layer is wanted.
+        """
+        ensure_layer(layer, snapshotter=self._snapshotter, blobs=self._blobs, progress=self._progress)
+        return self._snapshotter.usage(layer.diff_id)
 
     def descendants(self, top: _Document, depth: int = 0) -> Iterator[_Document]:
         """*top* and every document below it, parents first."""
