@@ -14,6 +14,7 @@ import pytest
 from argosy.errors import Unsupported
 from argosy.linux import mounts, processes, seccomp, syscalls
 from argosy.oci.platform import Platform
+from argosy.runtime import oci_runtime
 from support.forked import in_child
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _bundle(folder: Path, profile: dict[str, Any], program: str) -> None:
             {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]},
         ],
         "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}], "seccomp": profile},
-        "annotations": {seccomp.BPF_ANNOTATION: program},
+        "annotations": {oci_runtime.BPF_ANNOTATION: program},
     }
     (folder / "config.json").write_text(json.dumps(spec))
 

@@ -58,24 +58,6 @@ def test_shared_locks_do_not_exclude_each_other(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("size", [None, 0, 1, 5000, 3_000_000, 9_000_000])
-def test_copy_data_copies_the_first_bytes_whatever_the_positions(tmp_path: Path, size: int | None) -> None:
-    data = os.urandom(3_000_000)
-    (tmp_path / "source").write_bytes(data)
-    with open(tmp_path / "source", "rb") as source, open(tmp_path / "target", "w+b") as target:
-        source.seek(7)
-        copied = files.copy_data(source.fileno(), target.fileno(), size)
-    wanted = data if size is None else data[:size]
-    assert (copied, (tmp_path / "target").read_bytes()) == (len(wanted), wanted)
-
-
-def test_copy_data_reads_files_that_claim_to_be_empty(tmp_path: Path) -> None:
-    with open("/proc/self/cmdline", "rb") as source, open(tmp_path / "target", "w+b") as target:
-        files.copy_data(source.fileno(), target.fileno())
-        source.seek(0)
-        assert (tmp_path / "target").read_bytes() == source.read()
-
-
 def test_remove_tree_never_follows_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -8,7 +8,7 @@ import io
 import pytest
 
 from argosy.errors import Corrupt, InvalidInput
-from argosy.oci.digest import Digest, VerifyingReader, chain_id
+from argosy.oci.digest import Digest, VerifyingReader
 
 EMPTY = Digest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
 
@@ -48,18 +48,6 @@ def test_what_is_no_digest_is_refused(text: str, code: str, message: str) -> Non
     with pytest.raises(InvalidInput) as caught:
         Digest.parse(text)
     assert (caught.value.code, caught.value.message) == (code, message)
-
-
-def test_the_chain_of_one_layer_is_the_layer() -> None:
-    assert chain_id((EMPTY,)) == EMPTY
-
-
-def test_the_chain_grows_from_the_bottom() -> None:
-    """image-spec: ChainID(L0|...|Ln) = Digest(ChainID(L0|...|Ln-1) + " " + DiffID(Ln))."""
-    other = Digest.of(b"other")
-    two = Digest.of(f"{EMPTY} {other}".encode())
-    assert chain_id((EMPTY, other)) == two
-    assert chain_id((EMPTY, other, EMPTY)) == Digest.of(f"{two} {EMPTY}".encode())
 
 
 def reader(data: bytes, promised: bytes, *, size: int | None = None) -> VerifyingReader:

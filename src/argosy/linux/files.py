@@ -1,4 +1,4 @@
-"""Files on the trusted side: written aside and renamed, locked, copied, removed.
+"""Files on the trusted side: written aside and renamed, locked, removed.
 
 Nothing here resolves hostile paths (that is paths.py), except that remove_tree is
 safe on a tree whose content is hostile. OSError becomes one of our errors in
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from _typeshed import StrPath
 
-COPY_CHUNK = 1 << 20  # bytes a read, where the kernel cannot copy by itself
-_COPY_REQUEST = 1 << 30  # bytes a copy_file_range call
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEEPEST = 64  # open folders that remove_tree holds at once
 _REFUSALS = 100  # times that an emptied folder may turn out not to be empty
@@ -196,21 +194,6 @@ def require_own(path: StrPath) -> None:
         )
 
 
-def copy_data(source_fd: int, target_fd: int, size: int | None = None) -> int:
-    """Copy the first *size* bytes (all by default) from one regular file to another; returns the bytes copied.
-
-    Both are read and written from byte 0, whatever their positions; fewer bytes
-    than asked are copied only where the source ends. Shares blocks where the file
-    system can (btrfs, XFS), else copies inside the kernel, else through memory.
-    """
-    length = os.fstat(source_fd).st_size
-    wanted = length if size is None else size
-    if wanted == length and _clone(source_fd, target_fd):
-        return length
-    done = _copy_in_kernel(source_fd, target_fd, wanted)
-    return _copy_through_memory(source_fd, target_fd, done, wanted if size is not None else None)
-
-
 def remove_tree(path: StrPath) -> None:
     """Remove a file or a folder with all it holds; nothing to do when it is gone.
 
@@ -278,42 +261,6 @@ def _flock(fd: int, path: StrPath, kind: int, timeout_s: float | None) -> None:
                 ) from error
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
-
-
-def _clone(source_fd: int, target_fd: int) -> bool:
-    try:
-        fcntl.ioctl(target_fd, syscalls.FICLONE, source_fd)
-    except OSError:  # another file system, or one without shared blocks: many errnos, none of them final
-        return False
-    return True
-
-
-def _copy_in_kernel(source_fd: int, target_fd: int, wanted: int) -> int:
-    done = 0
-    while done < wanted:
-        try:
-            count = os.copy_file_range(source_fd, target_fd, min(wanted - done, _COPY_REQUEST), done, done)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
-                raise
-            return done
-        if count == 0:  # the end, or a file system that lies; the next step finds out
-            return done
-        done += count
-    return done
-
-
-def _copy_through_memory(source_fd: int, target_fd: int, offset: int, wanted: int | None) -> int:
-    while wanted is None or offset < wanted:
-        chunk = os.pread(source_fd, COPY_CHUNK if wanted is None else min(COPY_CHUNK, wanted - offset), offset)
-        if not chunk:
-            break
-        view = memoryview(chunk)
-        while view:
-            count = os.pwrite(target_fd, view, offset)
-            offset += count
-            view = view[count:]
-    return offset
 
 
 def _remove_at(parent_fd: int, name: str) -> None:

@@ -1,7 +1,6 @@
 """Mount operations as values: described, ordered, executed, undone.
 
-A MountPlan is what the snapshotter hands out and what `--debug` prints; only
-execute() needs privilege (root, or root of a user namespace). Paths of any length
+Only execute() needs privilege (root, or root of a user namespace). Paths of any length
 and with any characters work, and so do hundreds of layers: options go through
 fsconfig one at a time where the kernel can, and long names are shortened to
 descriptors.

@@ -24,9 +24,6 @@ from . import seccomp_profile as table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-#: crun reads the base64 of a BPF program from here, instead of compiling linux.seccomp.
-BPF_ANNOTATION = "run.oci.seccomp_bpf_data"
-
 _ALLOW = "SCMP_ACT_ALLOW"
 _FORMAT = 1  # of the compiled program; raise it when the prelude changes
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, jump if false, constant

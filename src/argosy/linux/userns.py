@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
-ENOUGH_IDS = 65536  # what an image may use: ids 0…65535, «nobody» is 65534
-
 
 class IdMap(Struct, frozen=True, kw_only=True):
     """*count* ids from *inside* on are the host's ids from *outside* on. A line of /proc/PID/uid_map."""

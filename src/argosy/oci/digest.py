@@ -100,17 +100,6 @@ def new_hasher(algorithm: str, *, size: int | None = None) -> Hasher:
     return hashlib.new(algorithm)
 
 
-def chain_id(diff_ids: tuple[Digest, ...]) -> Digest:
-    """Name of the stack of layers *diff_ids*, lowest first. Source: image-spec «config.md#layer-chainid».
-
-    An empty stack has no name: the caller never asks.
-    """
-    chain = diff_ids[0]
-    for diff_id in diff_ids[1:]:
-        chain = Digest.of(f"{chain} {diff_id}".encode())
-    return chain
-
-
 class VerifyingReader:
     """A binary stream that raises Corrupt at its end unless size and digest are as promised.
 

@@ -113,9 +113,6 @@ class Repository:
         fetch = partial(self._fetch, descriptor)
         return cast("BinaryIO", BlobReader(descriptor, offset, fetch, self._session.transport))
 
-    def has_blob(self, digest: Digest) -> bool:
-        return self._has(f"blobs/{digest}", {}, self._pull)
-
     def has_manifest(self, digest: Digest) -> bool:
         return self._has(f"manifests/{digest}", _ACCEPT, self._pull)
 
