@@ -38,6 +38,15 @@ def test_no_more_than_the_limit_at_once() -> None:
     assert most == [3]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_fault_of_the_work_is_never_taken_for_the_end_of_it(count: int) -> None:
+    def work(item: int, check: Check) -> None:
+        raise IndexError("pop from an empty list of its own")
+
+    with pytest.raises(IndexError):
+        in_parallel(work, range(count))
+
+
 def test_the_first_error_stops_the_others_and_is_raised() -> None:
     both, ended = threading.Barrier(2), []
 

@@ -52,9 +52,11 @@ def _run_threads(work: Callable[[Item, Check], None], waiting: deque[Item], coun
     def labour() -> None:
         while not stop.is_set() and waiting:
             try:
-                work(waiting.popleft(), check)
+                item = waiting.popleft()
             except IndexError:  # another thread took the last item
                 return
+            try:
+                work(item, check)
             except BaseException as error:
                 failures.append(error)
                 stop.set()
