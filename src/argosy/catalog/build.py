@@ -75,36 +75,29 @@ def build(
     (network-unavailable), Exhausted (disk-full), Corrupt (digest-mismatch),
     RuntimeFailed (program-failed).
     """
-    with reporting("build in", cache):
+    with reporting("build in", cache), _blaming(wheels.folder):
         os.makedirs(cache, exist_ok=True)
-        try:
-            return _build(wanted, settings, blobs, debian, wheels, records, cache, report)
-        except zipfile.BadZipFile as error:
-            raise Corrupt(
-                "a wheel is damaged",
-                code="wheel-damaged",
-                context=f"{error}, in {wheels.folder}",
-                hint="remove that folder and run the command again",
-            ) from error
+        with locked(cache / "lock"), _work_folder(cache) as work:
+            plan = make_plan(wanted, settings, debian=debian, wheels=wheels, records=records)
+            layers = Layers(plan, blobs=blobs, debian=debian, wheels=wheels, records=records, work=work, report=report)
+            with ThreadPoolExecutor(2) as pool:  # Debian installs in two processes while wheels are compressed here
+                layers.start(pool)
+                layers.begin_wheels()
+                return _images(plan, layers, blobs)
 
 
-def _build(
-    wanted: Wanted,
-    settings: Settings,
-    blobs: BlobStore,
-    debian: Debian,
-    wheels: Wheels,
-    records: Records,
-    cache: Path,
-    report: Report,
-) -> tuple[Built, ...]:
-    with locked(cache / "lock"), _work_folder(cache) as work:
-        plan = make_plan(wanted, settings, debian=debian, wheels=wheels, records=records)
-        layers = Layers(plan, blobs=blobs, debian=debian, wheels=wheels, records=records, work=work, report=report)
-        with ThreadPoolExecutor(2) as pool:  # Debian installs in two processes while wheels are compressed here
-            layers.start(pool)
-            layers.begin_wheels()
-            return _images(plan, layers, blobs)
+@contextmanager
+def _blaming(folder: Path) -> Iterator[None]:
+    """Whoever opens a wheel does not know how to mend it."""
+    try:
+        yield
+    except zipfile.BadZipFile as error:
+        raise Corrupt(
+            "a wheel is damaged",
+            code="wheel-damaged",
+            context=f"{error}, in {folder}",
+            hint="remove that folder and run the command again",
+        ) from error
 
 
 def _images(plan: Plan, layers: Layers, blobs: BlobStore) -> tuple[Built, ...]:

@@ -84,9 +84,7 @@ def write_atomic(path: StrPath, data: bytes, *, mode: int = 0o644, sync: bool = 
     With *sync* false a power cut may leave either, or an empty file (derived files only).
     Raises Exhausted, Unauthorized and the rest of translate's table; the old file then stands.
     """
-    folder, name = os.path.split(os.fspath(path))
-    folder = folder or "."
-    aside = os.path.join(folder, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    folder, aside = _aside(path)
     with reporting("write", path):
         try:
             _write_new(aside, data, mode, sync)
@@ -104,9 +102,7 @@ def create_exclusive(path: StrPath, data: bytes = b"", *, mode: int = 0o644, syn
     The file appears complete or not at all (written aside, then hard-linked), which
     also holds on NFS, where O_EXCL alone would show an empty file first.
     """
-    folder, name = os.path.split(os.fspath(path))
-    folder = folder or "."
-    aside = os.path.join(folder, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    folder, aside = _aside(path)
     with reporting("create", path):
         try:
             _write_new(aside, data, mode, sync)
@@ -215,6 +211,13 @@ def remove_tree(path: StrPath) -> None:
 
 def _is_own(found: os.stat_result) -> bool:
     return found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def _aside(path: StrPath) -> tuple[str, str]:
+    """(the folder that *path* lies in, a hidden name there that nobody else takes)"""
+    folder, name = os.path.split(os.fspath(path))
+    folder = folder or "."
+    return folder, os.path.join(folder, f".{name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
 def _write_new(path: str, data: bytes, mode: int, sync: bool) -> None:

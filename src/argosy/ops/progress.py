@@ -7,9 +7,14 @@ cli/progress.py draws the events, tests collect them in a list.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from .parallel import Check
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -47,3 +52,29 @@ Progress: TypeAlias = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """For those who want to hear nothing."""
+
+
+class Observed:
+    """A stream that tells how much of it was read, and ends when *check* says so. Closing it closes the one below."""
+
+    def __init__(self, stream: BinaryIO, name: str, progress: Progress, check: Check) -> None:
+        self._stream = stream
+        self._name = name
+        self._progress = progress
+        self._check = check
+
+    def read(self, count: int = -1) -> bytes:
+        self._check()
+        data = self._stream.read(count)
+        if data:
+            self._progress(Advanced(self._name, len(data)))
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Observed:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -11,7 +11,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.image import Image, read_manifest
 from ..oci.manifest import Index, Manifest
 from .parallel import in_parallel
-from .progress import Advanced, Finished, Started, silent
+from .progress import Finished, Observed, Started, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,32 +95,7 @@ class _Push:
         """The blob from its first byte, anew for each attempt; what is damaged here is not sent to its end."""
         self._progress(Started(descriptor.digest.short, descriptor.size, "Pushing"))
         stream = self._blobs.open(descriptor)
-        return cast("BinaryIO", _Sent(stream, descriptor.digest.short, self._progress, check))
-
-
-class _Sent:
-    """A stream that tells how much of it was read."""
-
-    def __init__(self, stream: BinaryIO, name: str, progress: Progress, check: Check) -> None:
-        self._stream = stream
-        self._name = name
-        self._progress = progress
-        self._check = check
-
-    def read(self, count: int = -1) -> bytes:
-        self._check()
-        data = self._stream.read(count)
-        self._progress(Advanced(self._name, len(data)))
-        return data
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> _Sent:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        return cast("BinaryIO", Observed(stream, descriptor.digest.short, self._progress, check))
 
 
 def _documents(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from ..errors import Cancelled, Error
 from ..layer.compression import decompressed
 from .parallel import in_parallel
-from .progress import Advanced, Finished, Started, Warned, silent
+from .progress import Finished, Observed, Started, Warned, silent
 
 if TYPE_CHECKING:
     from ..oci.digest import Digest
@@ -50,7 +50,7 @@ def ensure_layer(
         return
     descriptor = layer.descriptor
     progress(Started(descriptor.digest.short, descriptor.size, "Extracting"))
-    with _Observed(blobs.open(descriptor), descriptor.digest.short, progress, check) as blob:
+    with Observed(blobs.open(descriptor), descriptor.digest.short, progress, check) as blob:
         try:
             snapshotter.apply(layer.diff_id, decompressed(cast("BinaryIO", blob)))
         except Cancelled:
@@ -59,32 +59,6 @@ def ensure_layer(
             raise _named(error, descriptor.digest) from error
     for text in snapshotter.warnings(layer.diff_id):
         progress(Warned(text))
-
-
-class _Observed:
-    """A stream that tells of its progress, and ends when it is told to."""
-
-    def __init__(self, stream: BinaryIO, name: str, progress: Progress, check: Check) -> None:
-        self._stream = stream
-        self._name = name
-        self._progress = progress
-        self._check = check
-
-    def read(self, count: int = -1) -> bytes:
-        self._check()
-        data = self._stream.read(count)
-        if data:
-            self._progress(Advanced(self._name, len(data)))
-        return data
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> _Observed:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _named(error: Error, digest: Digest) -> Error:

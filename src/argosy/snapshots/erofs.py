@@ -17,10 +17,7 @@ from ..linux.mounts import Erofs
 from .folders import REMEDY, LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import BinaryIO
-
-    from _typeshed import StrPath
 
     from ..layer.erofs_reader import IndexReader
     from ..linux.mounts import Mount
@@ -31,16 +28,10 @@ _TAR = "layer.tar"
 _INDEX = "index.erofs"
 
 
-class ErofsSnapshotter:
+class ErofsSnapshotter(LayerFolders):
     """See Snapshotter. Files of a layer are read from its tar by the kernel."""
 
     kind = "erofs"
-
-    def __init__(self, root: StrPath) -> None:
-        self._folders = LayerFolders(root)
-
-    def has(self, diff_id: Digest) -> bool:
-        return self._folders.has(diff_id)
 
     def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
         if self.has(diff_id):
@@ -48,7 +39,7 @@ class ErofsSnapshotter:
         from .ahead import ReadAhead
         from .intake import Intake
 
-        with self._folders.new(diff_id) as aside, reporting("write", aside):
+        with self.new(diff_id) as aside, reporting("write", aside):
             with (
                 open(f"{aside}/{_TAR}", "xb") as copy,
                 open(f"{aside}/{_INDEX}", "xb") as index,
@@ -58,7 +49,7 @@ class ErofsSnapshotter:
                 for file in (copy, index):
                     file.flush()
                     os.fsync(file.fileno())
-            self._folders.commit(diff_id, aside, facts)
+            self.commit(diff_id, aside, facts)
 
     def verify(self, diff_id: Digest) -> None:
         """Read the tar again and compare it and the index that follows from it. Raises NotFound, Corrupt."""
@@ -72,21 +63,9 @@ class ErofsSnapshotter:
             if not is_same:
                 raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged", hint=REMEDY)
 
-    def usage(self, diff_id: Digest) -> int:
-        return self._folders.facts(diff_id).size
-
-    def warnings(self, diff_id: Digest) -> tuple[str, ...]:
-        return self._folders.warnings(diff_id)
-
-    def remove(self, diff_id: Digest) -> None:
-        self._folders.remove(diff_id)
-
-    def walk(self) -> Iterator[Digest]:
-        return self._folders.walk()
-
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
-        above = self._folders.companions(stack, self._view, mount_root)
+        above = self.companions(stack, self._view, mount_root)
         steps, lowers = [], []
         for number, diff_id in enumerate(stack):
             target, folder = f"{mount_root}/{number}", self._require(diff_id)
@@ -97,7 +76,7 @@ class ErofsSnapshotter:
 
     def _require(self, diff_id: Digest) -> str:
         """The folder of a layer, with both its files whole: a program that lies behind the end of a cut tar crashes."""
-        folder, size = self._folders.path(diff_id), self._folders.facts(diff_id).size
+        folder, size = self.path(diff_id), self.facts(diff_id).size
         try:
             found = os.stat(f"{folder}/{_TAR}").st_size
             os.stat(f"{folder}/{_INDEX}")
@@ -115,7 +94,7 @@ class ErofsSnapshotter:
     def _view(self, diff_id: Digest) -> IndexReader:
         from ..layer.erofs_reader import IndexReader
 
-        return IndexReader(f"{self._folders.path(diff_id)}/{_INDEX}")
+        return IndexReader(f"{self.path(diff_id)}/{_INDEX}")
 
 
 def _index(intake: Intake, out: BinaryIO, diff_id: Digest) -> LayerFacts:

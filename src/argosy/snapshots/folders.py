@@ -40,7 +40,7 @@ class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LayerFolders:
-    """The snapshots of a store, whatever their kind."""
+    """The snapshots of a store, whatever their kind: what all Snapshotters do in the same way."""
 
     def __init__(self, root: StrPath) -> None:
         self._layers = os.path.join(root, "layers")
@@ -67,6 +67,10 @@ class LayerFolders:
             ) from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error), hint=REMEDY) from error
+
+    def usage(self, diff_id: Digest) -> int:
+        """Bytes of the layer, uncompressed. Raises as facts."""
+        return self.facts(diff_id).size
 
     def warnings(self, diff_id: Digest) -> tuple[str, ...]:
         """Without their counts, so that equal ones of an image's layers can be said once. Raises as facts."""

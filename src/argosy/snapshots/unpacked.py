@@ -10,7 +10,6 @@ from ..linux.files import reporting
 from .folders import LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import BinaryIO
 
     from _typeshed import StrPath
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _TREE = "fs"
 
 
-class UnpackedSnapshotter:
+class UnpackedSnapshotter(LayerFolders):
     """See Snapshotter. *user*: marks are user.overlay.* and owners as far as this user may give them.
 
     The folder above the files is closed to others: images hold set-uid programs.
@@ -32,11 +31,8 @@ class UnpackedSnapshotter:
     kind = "unpacked"
 
     def __init__(self, root: StrPath, *, user: bool) -> None:
-        self._folders = LayerFolders(root)
+        super().__init__(root)
         self._user = user
-
-    def has(self, diff_id: Digest) -> bool:
-        return self._folders.has(diff_id)
 
     def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
         if self.has(diff_id):
@@ -44,7 +40,7 @@ class UnpackedSnapshotter:
         from .ahead import ReadAhead
         from .intake import Intake
 
-        with self._folders.new(diff_id) as aside, reporting("write", aside):
+        with self.new(diff_id) as aside, reporting("write", aside):
             os.mkdir(f"{aside}/{_TREE}")
             root_fd = os.open(f"{aside}/{_TREE}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -53,7 +49,7 @@ class UnpackedSnapshotter:
                 syscalls.syncfs(root_fd)  # one call for a hundred thousand files
             finally:
                 os.close(root_fd)
-            self._folders.commit(diff_id, aside, facts)
+            self.commit(diff_id, aside, facts)
 
     def _unpack(self, intake: Intake, root_fd: int) -> LayerFacts:
         from ..layer.apply import apply
@@ -65,30 +61,18 @@ class UnpackedSnapshotter:
 
     def verify(self, diff_id: Digest) -> None:
         """Only that it is there: a tree keeps neither the order nor all the metadata that went into the diff-id."""
-        self._folders.facts(diff_id)
-
-    def usage(self, diff_id: Digest) -> int:
-        return self._folders.facts(diff_id).size
-
-    def warnings(self, diff_id: Digest) -> tuple[str, ...]:
-        return self._folders.warnings(diff_id)
-
-    def remove(self, diff_id: Digest) -> None:
-        self._folders.remove(diff_id)
-
-    def walk(self) -> Iterator[Digest]:
-        return self._folders.walk()
+        self.facts(diff_id)
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
-        above = self._folders.companions(stack, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
+        above = self.companions(stack, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
         lowers = []
         for diff_id in stack:
             lowers += [above[diff_id], self._tree(diff_id)] if diff_id in above else [self._tree(diff_id)]
         return (), tuple(lowers)
 
     def _tree(self, diff_id: Digest) -> str:
-        return f"{self._folders.path(diff_id)}/{_TREE}"
+        return f"{self.path(diff_id)}/{_TREE}"
 
 
 class _UnpackedView:
