@@ -220,6 +220,14 @@ def test_a_pid_that_came_round_again_is_not_the_supervisor(store: ContainerStore
     assert [c.name for c in ops.reap(store, lambda: runtime).cleaned] == ["name-1"]
 
 
+def test_after_a_restart_of_the_machine_no_pid_speaks_for_a_container(
+    store: ContainerStore, runtime: OciRuntime
+) -> None:
+    store.create(record(1, status="running", exit_code=None, boot=processes.boot_id(), **alive()))
+    store.create(record(2, status="running", exit_code=None, boot="another", **alive()))
+    assert [c.name for c in ops.reap(store, lambda: runtime).cleaned] == ["name-2"]
+
+
 def test_without_a_runtime_the_container_is_left_for_later(store: ContainerStore) -> None:
     made = added(store, record(1, status="running", exit_code=None, **DEAD))
 

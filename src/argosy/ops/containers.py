@@ -41,6 +41,8 @@ def is_abandoned(container: Container) -> bool:
     """Whether its supervisor died before it recorded the end."""
     if container.status == "exited" or container.pid is None or container.start_time is None:
         return False
+    if container.boot and container.boot != processes.boot_id():
+        return True
     return not processes.is_alive(container.pid, container.start_time)
 
 

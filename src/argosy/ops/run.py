@@ -143,6 +143,7 @@ def _new_record(
         status="created",
         pid=own_pid,
         start_time=processes.start_time(own_pid),
+        boot=processes.boot_id(),
         auto_remove=options.auto_remove,
         diff_ids=config.diff_ids,
         snapshotter=snapshotter.kind,

@@ -47,6 +47,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     #: of the argosy process that watches over it; with its start time a reused pid is told apart
     pid: int | None = None
     start_time: int | None = None
+    #: id of the machine's start that *start_time* counts from; after the next one nothing of the container runs
+    boot: str = ""
     started: str = ""
     finished: str = ""
     exit_code: int | None = None
