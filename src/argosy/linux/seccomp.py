@@ -70,7 +70,7 @@ def profile_for(capabilities: Iterable[str], architecture: str) -> dict[str, Any
         raise Unsupported(
             f"no seccomp profile for {architecture}",
             code="no-seccomp-profile",
-            hint="run with --security-opt seccomp=unconfined",
+            context=f"there are profiles for {', '.join(sorted(table.ARCHITECTURES))}",
         )
     held = frozenset(capabilities)
     native, others = table.ARCHITECTURES[architecture]

@@ -22,7 +22,7 @@ from . import prune
 from .progress import Advanced, Finished, Started, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
@@ -258,19 +258,12 @@ class _Check:
         for diff_id in layers:
             self._progress(Started(diff_id.short, None, "Checking layer"))
             try:
-                self._verify_layer(diff_id)
+                self._snapshotter.verify(diff_id)
             except NotFound:  # removed meanwhile
                 continue
             except Error as error:
                 yield self._finding("layer", diff_id, _reason(error))
             self._progress(Finished(diff_id.short, "Checked"))
-
-    def _verify_layer(self, diff_id: Digest) -> None:
-        """Kinds that keep the layer's tar compare it with its digest; others tell that it is there."""
-        self._snapshotter.usage(diff_id)
-        verify: Callable[[Digest], object] | None = getattr(self._snapshotter, "verify", None)
-        if verify is not None:
-            verify(diff_id)
 
     def _check_containers(self) -> Iterator[Finding]:
         for container_id, why in self._containers.damaged():

@@ -97,7 +97,10 @@ class Registry:
 
     async def _sweep(self) -> None:
         while True:
-            await in_thread(self._site.uploads.sweep)
+            try:
+                await in_thread(self._site.uploads.sweep)
+            except OSError as error:  # the next look may fare better; pushes say in their own words what is wrong
+                _log.error("looking for abandoned uploads: %s", error)
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def _serve(self, request: Request, scope: Scope, send: Send) -> None:
