@@ -18,6 +18,7 @@ from argosy.layer.apply import Applied, apply
 from argosy.layer.archive import entries
 from argosy.linux import mounts, syscalls, userns
 from argosy.linux.files import remove_tree
+from argosy.snapshots import ahead  # noqa: F401 -- loaded late otherwise, by a nobody who may not read root's Python
 from argosy.snapshots.folders import LayerFolders
 from argosy.snapshots.unpacked import UnpackedSnapshotter
 from tests.support.archives import archive, device, diff_id, file, folder, pax
@@ -118,7 +119,7 @@ def test_whiteouts_without_device_nodes(store: Path) -> None:
     def inside() -> tuple[Tree, str]:
         refuse_mknod()
         tree = overlaid(store, userxattr=False)
-        place = LayerFolders(store).path(diff_id(UPPER)) / "fs/gone"
+        place = f"{LayerFolders(store).path(diff_id(UPPER))}/fs/gone"
         return tree, stat.filemode(os.lstat(place).st_mode)
 
     tree, form = in_child(inside)

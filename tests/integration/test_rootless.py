@@ -495,6 +495,15 @@ def test_everything_but_run_works_without_a_runtime(user: User, registry: Runnin
     assert left(user) == NOTHING
 
 
+def test_the_catalog_says_before_any_download_that_it_needs_subordinate_ids(single: User) -> None:
+    done = single.argosy("catalog", "build", "-q", "nvidia/cuda:13-base")
+    first, reason, hint = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert first == "error: the OS layer cannot be made by this user: its files have many owners [no-subordinate-ids]"
+    assert "grants no ids" in reason or "newuidmap" in reason
+    assert "--add-subuids" in hint
+
+
 def test_where_user_namespaces_are_forbidden_lists_work_and_the_rest_names_the_setting(
     single: User, registry: RunningRegistry
 ) -> None:

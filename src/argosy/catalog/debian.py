@@ -17,7 +17,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from ..errors import Corrupt, RuntimeFailed
+from ..errors import Corrupt, RuntimeFailed, Unsupported
+from ..linux import userns
 from ..linux.files import write_atomic
 from . import programs
 from .sources import host_sources
@@ -77,6 +78,7 @@ class Debian:
     def refresh(self, release: OsRecipe) -> None:
         """Get the indexes of today. Raises Unsupported, Unavailable, RuntimeFailed."""
         programs.require("apt-get", package="apt", environ=self._environ)
+        self._mode()
         self._configure(release)
         self._get(["update", "--error-on=any"], doing=f"reading the package lists of {release.title}")
 
@@ -134,7 +136,7 @@ class Debian:
         self._repository(debs, release, repository, self._plain_environment(work))
         argv = [
             mmdebstrap,
-            f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+            f"--mode={self._mode()}",
             "--variant=essential",
             f"--architectures={self.architecture}",
             f"--include={','.join(deb.name for deb in debs)}",
@@ -149,6 +151,21 @@ class Debian:
         environ = self._plain_environment(work) | {"SOURCE_DATE_EPOCH": str(epoch)}
         with open(target, "wb") as out:
             programs.run(argv, doing=f"installing {len(debs)} Debian packages", environ=environ, stdout=out)
+
+    def _mode(self) -> str:
+        """How mmdebstrap becomes root of the tree. Raises Unsupported (no-subordinate-ids), best before downloads."""
+        if os.geteuid() == 0:
+            return "root"
+        mapping, reason = userns.available_mapping(path=self._environ.get("PATH", ""))
+        if mapping.is_single:
+            raise Unsupported(
+                "the OS layer cannot be made by this user: its files have many owners",
+                code="no-subordinate-ids",
+                context=reason,
+                hint="as administrator: apt install uidmap, "
+                "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; or build as root",
+            )
+        return "unshare"
 
     def _repository(self, debs: Sequence[Deb], release: OsRecipe, folder: Path, environ: Mapping[str, str]) -> None:
         """A package archive of these files alone; others may read it, since mmdebstrap's user is another one."""
