@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING
 from xml.dom import minidom
 
@@ -96,6 +97,16 @@ def image(folder: Path, created_by: list[str], **execution: object) -> Image:
     )
     layout.put(config.raw, media.OCI_CONFIG)
     return Image(layout.put(encode_manifest(config.descriptor, blobs).raw, media.OCI_MANIFEST), layout)
+
+
+@pytest.mark.parametrize(
+    "text", ["|1 " + "=" * 10**6, "apt " * 10**6, "apt install " + "cu" * 10**6, " " * 10**6 + "#"]
+)
+def test_a_hostile_history_takes_no_time(text: str) -> None:
+    began = time.process_time()
+    ops.kinds_of([text])
+    ops.layer_name(text)
+    assert time.process_time() - began < 2  # looking at all of it takes minutes
 
 
 def test_layers_of_one_kind_are_one_slab_with_their_sizes(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ _TITLES: dict[Kind, str] = {
     "cuda-toolkit": "CUDA toolkit",
     "layers": "Your layers",
 }
+_LOOKED_AT = 4096  # characters of a step of the history; the time of some patterns grows with the square
 _INSTALLS = re.compile(r"\b(?:apt-get|apt|dnf|microdnf|yum|zypper|apk|tdnf)\b.*\b(?:install|add)\b", re.DOTALL)
 
 
@@ -167,9 +168,9 @@ def kinds_of(created_by: Sequence[str]) -> list[Kind]:
 
 def _kind(created_by: str) -> Kind | None:
     title = catalog_title(created_by)
-    if title is None and not _INSTALLS.search(created_by):
+    if title is None and not _INSTALLS.search(created_by[:_LOOKED_AT]):
         return None
-    text = (created_by if title is None else title).lower()
+    text = (created_by if title is None else title)[:_LOOKED_AT].lower()
     return next((kind for kind, words in _WORDS if words.search(text)), None)
 
 
@@ -183,7 +184,7 @@ def layer_name(created_by: str, comment: str = "") -> str:
     title = catalog_title(created_by)
     if title is not None:
         return title
-    text = re.sub(r"\s*# buildkit$", "", created_by)
+    text = re.sub(r"\s*# buildkit$", "", created_by[:_LOOKED_AT])
     text = re.sub(r"^(?:RUN )?(?:\|\d+ (?:\S+=\S* )*)?/bin/(?:ba)?sh -[a-z]+ (?:#\(nop\) +)?", "", text)
     text = re.sub(r"^RUN ", "", text)
     words = " ".join(text.split())
