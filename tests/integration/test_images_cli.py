@@ -346,6 +346,24 @@ def test_check_finds_a_damaged_layer_and_repair_lets_it_be_made_again(shelf: She
         assert shelf.out("check", "-q") == ""
 
 
+def test_layers_are_a_cache_that_nobody_misses(shelf: Shelf) -> None:
+    shelf.use(shelf.new, "builder")
+    before = shelf.out("ps", "-a", "-s", "--format", "{{.Names}} {{.Size}}")
+    for diff_id in shelf.new.diff_ids:
+        shelf.snapshotter.remove(diff_id)
+    assert shelf.out("ps", "-a", "-s", "--format", "{{.Names}} {{.Size}}") != before
+    for words in (("history", "vectoradd:26.11"), ("stack", "builder"), ("images",), ("check", "-q")):
+        shelf.out(*words)
+
+
+def test_a_damaged_layer_is_pruned_like_any_other(shelf: Shelf) -> None:
+    for diff_id in shelf.new.diff_ids:
+        [path] = shelf.root.glob(f"layers/sha256/{diff_id.hex}/layer.json")
+        path.write_bytes(b"{")
+    shelf.out("rmi", "-f", "vectoradd:26.11")
+    assert [diff_id for diff_id in shelf.new.diff_ids[1:] if shelf.snapshotter.has(diff_id)] == []
+
+
 def test_check_survives_records_that_are_rubbish(shelf: Shelf) -> None:
     shelf.use(shelf.new, "builder")
     (Path(shelf.containers.folder("ab" * 32)) / "record.json").write_bytes(b"{")

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
-    from ..oci.digest import Digest
     from ..ops.history import Step
     from .host import Host
     from .parser import Parser
@@ -62,13 +61,9 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: Namespace, host: Host) -> int:
     image = Image(host.refs.lookup(args.image).manifest, host.blobs)
-    snapshotter, human = host.snapshotter, _truth(args.human)
-
-    def usage(diff_id: Digest) -> int | None:
-        return snapshotter.usage(diff_id) if snapshotter.has(diff_id) else None
-
+    human = _truth(args.human)
     output.show(
-        [_fields(step, human=human, whole=args.no_trunc) for step in history(image, usage=usage)],
+        [_fields(step, human=human, whole=args.no_trunc) for step in history(image, usage=host.layer_size)],
         columns=("ID", "CreatedSince" if human else "CreatedAt", "CreatedBy", "Size", "Comment"),
         headers=_HEADERS,
         template=args.format,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..gpu.driver import DriverRoots
     from ..linux.features import HostFeatures
     from ..linux.seccomp_cache import Filter
+    from ..oci.digest import Digest
     from ..oci.reference import Reference
     from ..remote.credentials import Credentials
     from ..remote.repository import Repository
@@ -118,6 +119,10 @@ class Host:
         from ..snapshots import choose
 
         return choose(self._checked_root, self.features, self.environ.get("ARGOSY_SNAPSHOTTER") or None)
+
+    def layer_size(self, diff_id: Digest) -> int | None:
+        """Bytes of an unpacked layer; None when it is not unpacked, for layers are a cache that may be deleted."""
+        return self.snapshotter.usage(diff_id) if self.snapshotter.has(diff_id) else None
 
     @cached_property
     def features(self) -> HostFeatures:

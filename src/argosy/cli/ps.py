@@ -173,6 +173,6 @@ def _sizes(records: Sequence[Container], host: Host) -> dict[str, str]:
     found = {}
     for record in records:
         own = ops.writable_size(host.containers, record)
-        image = sum(host.snapshotter.usage(diff_id) for diff_id in record.diff_ids)
+        image = sum(host.layer_size(diff_id) or 0 for diff_id in record.diff_ids)
         found[record.id] = f"{output.human_size(own)} (virtual {output.human_size(own + image)})"
     return found

@@ -13,7 +13,6 @@ from . import output
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from ..oci.digest import Digest
     from ..store.records import Container
     from .host import Host
     from .parser import Parser
@@ -75,14 +74,14 @@ def build(subject: str, host: Host) -> ops.Stack:
         return ops.stack(
             image,
             container.image,
-            usage=lambda diff_id: _usage(diff_id, host),
+            usage=host.layer_size,
             host=below,
             container=container.name,
             writable=writable,
         )
     record = host.refs.lookup(subject)
     name = subject if record.is_untagged else record.reference.familiar()
-    return ops.stack(Image(record.manifest, host.blobs), name, usage=lambda diff_id: _usage(diff_id, host), host=below)
+    return ops.stack(Image(record.manifest, host.blobs), name, usage=host.layer_size, host=below)
 
 
 def _container(subject: str, host: Host) -> Container | None:
@@ -90,8 +89,3 @@ def _container(subject: str, host: Host) -> Container | None:
         return host.containers.get(subject)
     except NotFound:
         return None
-
-
-def _usage(diff_id: Digest, host: Host) -> int | None:
-    """Bytes of an unpacked layer, None when it is not unpacked (then the blob's size must do)."""
-    return host.snapshotter.usage(diff_id) if host.snapshotter.has(diff_id) else None

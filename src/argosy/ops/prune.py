@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt
+from ..errors import Corrupt, NotFound
 from ..linux.files import remove_tree
 from ..oci.digest import Digest
 from ..store import gc
@@ -137,8 +138,8 @@ def _remove_layers(diff_ids: Iterable[Digest], snapshotter: Snapshotter) -> tupl
     for diff_id in diff_ids:
         if not snapshotter.has(diff_id):
             continue
-        usage = snapshotter.usage(diff_id)
+        with suppress(NotFound, Corrupt):  # gone meanwhile, or damaged: no reason to keep it
+            size += snapshotter.usage(diff_id)
         snapshotter.remove(diff_id)
         removed.append(diff_id)
-        size += usage
     return tuple(sorted(removed)), size
