@@ -260,6 +260,10 @@ RUN: Mapping[str, Case] = {
     "the program is a link to the host": Case(({"s": "/usr/bin/env"},), (), ("/s",), 127, "program-not-found"),
     "the program is a folder": Case(({"s/": 0o755},), (), ("/s",), 126, "program-not-executable"),
     "the program is a pipe": Case((_device(b"s", b"6", 0, 0),), (), ("/s",), 126, "program-not-executable"),
+    "the program is half an ELF header": Case(({"s": b"\x7fELF\x02\x01"},), (), ("/s",), 126, "program-format"),
+    "the program is for no machine": Case(
+        ({"s": b"\x7fELF\x02\x01" + b"\xff" * 999},), (), ("/s",), 126, "program-format"
+    ),
     "the program is empty": Case(({"s": b""},), (), ("/s",), 126, "program-format"),
     "the program is its own interpreter": Case(({"s": b"#!/s\n"},), (), ("/s",), 126, "program-format"),
     "the program's interpreter drives terminals": Case(
@@ -276,6 +280,7 @@ RUN: Mapping[str, Case] = {
     "half a million arguments": Case(
         (), status=126, result="arguments-too-long", execution={"Cmd": ["true", *["x"] * 500_000]}
     ),
+    "variables without names": Case((), execution={"Env": ["PATH=/bin", "", "=x", "\x1b=1"]}),
     "WORKDIR through a link to the host": Case(({"w": "{outside}"},), execution={"WorkingDir": "/w/made"}),
     "WORKDIR climbs": Case((), execution={"WorkingDir": "/../../{outside}/made"}),
     "WORKDIR is relative": Case((), (), ("pwd",), result="/a/b\n", execution={"WorkingDir": "a/./b"}),

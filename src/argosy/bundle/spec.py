@@ -77,7 +77,8 @@ def environment(
         variables["TERM"] = "xterm"
     for entry in (*config.env, *edits.env, *options.env):
         name, _, value = entry.partition("=")
-        variables[name] = value
+        if name:  # runc refuses a container with a nameless variable, and nobody could read it
+            variables[name] = value
     if not variables.get("HOME"):
         variables["HOME"] = home
     return tuple(f"{name}={value}" for name, value in variables.items())

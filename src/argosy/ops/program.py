@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _HEAD = 4096  # bytes; holds a «#!» line (the kernel reads 256) and, in all known files, ELF's program headers
 _DEPTH = 4  # scripts whose interpreter is a script; BINPRM_MAX_RECURSION is 4
 _PT_INTERP = 3
+_ELF_HEADER = 52  # bytes of the smaller one, of 32-bit programs
 _WORD_LIMIT = 32 * 4096  # bytes of one argument or variable with its NUL; MAX_ARG_STRLEN of Linux
 _WORDS_LIMIT = 6 * 2**20  # bytes of all of them whatever ulimit -s says; three quarters of _STK_LIM of Linux
 _BINFMT = "/proc/sys/fs/binfmt_misc"
@@ -198,10 +199,12 @@ def _check_format(program: str, path: str, head: bytes) -> None:
         return
     if not head.startswith(b"\x7fELF"):
         raise _unusable(program, f"{path} in the image is neither an ELF program nor a script that begins with #!")
+    if len(head) < _ELF_HEADER:
+        raise _unusable(program, f"{path} in the image is an ELF file of {len(head)} bytes, not even a header")
     native = _NATIVE.get(os.uname().machine)
-    if registered is None or native is None or len(head) < 20:
-        return
     machine = int.from_bytes(head[18:20], "big" if head[5] == 2 else "little")
+    if native is None or (registered is None and machine in _MACHINES):
+        return
     if machine not in native:
         name = _MACHINES.get(machine, f"machine {machine}")
         raise _unusable(program, f"{path} in the image is for {name}, this machine is {os.uname().machine}")
