@@ -497,3 +497,20 @@ def talk(fd: int, keys: bytes, until: bytes, timeout_s: float = 20) -> bytes:
         if select.select([fd], [], [], left)[0]:
             heard += os.read(fd, 4096)
     return heard
+
+
+def test_committing_a_container_that_writes_gives_a_whole_image_or_the_reason(root: Path) -> None:
+    script = (
+        "echo going; i=0; while :; do i=$((i + 1)); echo $i > /root/f$((i % 9)); rm -f /root/f$(((i + 4) % 9)); done"
+    )
+    with started(root, "--name", "writing", IMAGE, "sh", "-c", script) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"going\n"
+        reasons = {
+            (done.stderr.splitlines() or [b""])[0]
+            for done in (argosy(root, "commit", "writing", "written:1") for _ in range(8))
+        }
+        assert argosy(root, "rm", "-f", "writing").returncode == 0
+    assert reasons <= {b"", b"error: the container's program changed files while they were read [file-changed]"}
+    argosy(root, "rmi", "-f", "written:1")
+    assert leftovers(root) == NOTHING

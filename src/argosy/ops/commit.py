@@ -12,6 +12,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import Conflict
 from ..layer import diff
 from ..layer.sink import LayerSink
 from ..layer.writer import ArchiveWriter
@@ -106,8 +107,21 @@ def _write_layer(
                 diff.write_entries(archive, changes)
             digests = sink.close()
             return ingest.commit(media_type=OCI_LAYER_GZIP), digests
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _changed(f"{os.fsdecode(error.filename or '')!r} was there and is gone") from error
+    except Conflict as error:
+        raise _changed(error.message) from error
     finally:
         os.close(upper_fd)
+
+
+def _changed(what: str) -> Conflict:
+    return Conflict(
+        "the container's program changed files while they were read",
+        code="file-changed",
+        context=what,
+        hint="commit again, or when the program has ended or is at rest",
+    )
 
 
 def _config(
