@@ -103,6 +103,7 @@ def test_a_second_process_joins_the_namespace_of_the_first(subids: Path) -> None
             open("/mnt/mark", "w").close()
             os.write(ready_w, b"!")
             signal.pause()
+        os.close(ready_w)  # so that a first process that failed is not waited for
         os.read(ready_r, 1)
         try:
             mapping = userns.join(first)
