@@ -18,7 +18,7 @@ from argosy.layer.apply import Applied, apply
 from argosy.layer.archive import entries
 from argosy.linux import mounts, syscalls, userns
 from argosy.linux.files import remove_tree
-from argosy.snapshots import ahead, parents  # noqa: F401 -- loaded late otherwise, by a nobody who may not read them
+from argosy.snapshots import ahead, intake, parents  # noqa: F401 -- loaded late otherwise, by a nobody who may not
 from argosy.snapshots.folders import LayerFolders
 from argosy.snapshots.unpacked import UnpackedSnapshotter
 from tests.support.archives import archive, device, diff_id, file, folder, pax
