@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -131,6 +132,17 @@ def test_variables_working_folder_user_and_hostname(root: Path) -> None:
     script = "echo $A $FROM_SHELL; pwd; id -un; id -gn; hostname; stat -c %U /made/here"
     done = argosy(root, "run", "--rm", *words, IMAGE, "sh", "-c", script, environ=environ)
     assert done.stdout.decode().split() == ["1", "yes", "/made/here", "ana", "users", "box", "ana"]
+
+
+def test_inspect_shows_what_a_container_was_told_over_what_its_image_says(root: Path, tmp_path: Path) -> None:
+    words = ("--name", "told", "-e", "A=1", "-w", "/tmp", "-u", "ana", "-v", f"{tmp_path}:/data:ro", IMAGE, "true")
+    assert run(root, *words).returncode == 0
+    (found,) = json.loads(argosy(root, "inspect", "told").stdout)
+    argosy(root, "rm", "told")
+    config = found["Config"]
+    assert (config["User"], config["WorkingDir"], config["Cmd"]) == ("ana", "/tmp", ["true"])
+    assert config["Env"] == ["PATH=/usr/bin:/bin", "GREETING=hello", "A=1"]
+    assert [(m["Source"], m["Destination"], m["RW"]) for m in found["Mounts"]] == [(str(tmp_path), "/data", False)]
 
 
 def test_env_file_comments_and_bare_names(root: Path, tmp_path: Path) -> None:

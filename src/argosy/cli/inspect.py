@@ -62,10 +62,12 @@ def _describe(name: str, kind: str | None, host: Host) -> dict[str, Any]:  # Any
     if kind != "image":
         try:
             record = host.containers.get(name)
-            return describe_container(record, host.containers.folder(record.id))
         except NotFound as error:
             if kind == "container":
                 raise _no_such(name) from error
+        else:
+            image = Image(record.manifest, host.blobs)
+            return describe_container(record, host.containers.folder(record.id), image.config)
     try:
         records = host.refs.resolve(host.refs.lookup(name).image_id)
     except Error as error:

@@ -23,6 +23,7 @@ from ..oci.image import Image
 from ..oci.manifest import encode_manifest
 from ..store import gc
 from ..store.refs import Summary, untagged
+from .execution import execution_of
 from .rootfs import image_view, workspace
 from .unpack import ensure_layers
 
@@ -128,17 +129,6 @@ def _config(
     base: ImageConfig, container: Container, layer: LayerDigests | None, created: str, author: str, message: str
 ) -> ImageConfig:
     """The image's config with what `run` was told, as Docker keeps it: variables, command, user, folder, labels."""
-    options = container.options
-    entrypoint = options.get("entrypoint")
-    environment = dict(entry.partition("=")[::2] for entry in (*base.env, *options.get("env", ())))
-    execution = {
-        "Env": [f"{name}={value}" for name, value in environment.items()] or None,
-        "Entrypoint": list(base.entrypoint if entrypoint is None else entrypoint) or None,
-        "Cmd": list(options.get("command") or (base.cmd if entrypoint is None else ())) or None,
-        "User": options.get("user") or base.user or None,
-        "WorkingDir": options.get("working_dir") or base.working_dir or None,
-        "Labels": dict(container.labels) or None,
-    }
     step = History(
         created=created,
         created_by=" ".join(container.command),
@@ -147,7 +137,7 @@ def _config(
         empty_layer=layer is None,
     )
     return base.with_(
-        execution=execution,
+        execution=execution_of(container, base),
         diff_ids=base.diff_ids if layer is None else (*base.diff_ids, layer.diff_id),
         history=(*base.history, step),
         created=created,

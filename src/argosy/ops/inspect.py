@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .execution import execution_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..oci.config import ImageConfig
     from ..oci.image import Image
     from ..store.records import Container
     from ..store.refs import RefRecord
@@ -45,8 +48,8 @@ def describe_image(records: Sequence[RefRecord], image: Image) -> dict[str, Any]
     }
 
 
-def describe_container(record: Container, folder: str) -> dict[str, Any]:  # Any: JSON
-    """The container as its record tells."""
+def describe_container(record: Container, folder: str, config: ImageConfig) -> dict[str, Any]:  # Any: JSON
+    """The container as its record tells; *config* is its image's."""
     options = record.options if isinstance(record.options, dict) else msgspec.to_builtins(record.options, enc_hook=str)
     return {
         "Id": record.id,
@@ -64,18 +67,30 @@ def describe_container(record: Container, folder: str) -> dict[str, Any]:  # Any
         "GraphDriver": {"Name": record.snapshotter, "Data": {"UpperDir": f"{folder}/upper"}},
         "Config": {
             "Image": record.image,
-            "Cmd": list(record.command),
-            "Labels": dict(record.labels),
-            "Hostname": options.get("hostname") or record.id[:12],
+            **_execution({name: value for name, value in execution_of(record, config).items() if value is not None}),
+            "Hostname": options.get("hostname") or "",
             "Tty": bool(options.get("terminal", False)),
             "OpenStdin": bool(options.get("interactive", False)),
         },
+        "Mounts": [_mount(volume) for volume in options.get("volumes", ())],
         "ImageManifestDescriptor": {
             "mediaType": record.manifest.media_type,
             "digest": record.manifest.digest,
             "size": record.manifest.size,
         },
         "Options": options,
+    }
+
+
+def _mount(volume: Mapping[str, Any]) -> dict[str, Any]:  # Any: JSON
+    read_only = bool(volume.get("read_only"))
+    return {
+        "Type": "bind",
+        "Source": volume.get("source", ""),
+        "Destination": volume.get("target", ""),
+        "Mode": "ro" if read_only else "",
+        "RW": not read_only,
+        "Propagation": volume.get("propagation", "rprivate"),
     }
 
 
