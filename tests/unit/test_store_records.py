@@ -223,6 +223,14 @@ def test_a_record_of_another_container_is_damaged(store: ContainerStore) -> None
     assert store.damaged() == ((f"{1:064x}", f"it holds the record of {2:064x}"),)
 
 
+def test_a_container_whose_name_file_is_lost_is_still_found_by_name(store: ContainerStore) -> None:
+    store.create(container("one"))
+    os.unlink(os.path.join(store.root, "names/one"))
+    assert store.get("one").id == f"{1:064x}"
+    with pytest.raises(NotFound):
+        store.get("two")
+
+
 def test_set_aside_keeps_the_files_and_frees_the_name(store: ContainerStore) -> None:
     folder = Path(store.create(container("one")))
     (folder / "upper").mkdir()

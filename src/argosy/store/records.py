@@ -232,7 +232,8 @@ class ContainerStore:
         if holder and (record := self._read(holder)) is not None:
             return record
         if key.strip("0123456789abcdef"):
-            return None
+            # The name's file may be lost; the records know their names too.
+            return next((record for record in self.list() if record.name == key), None)
         found = [container_id for container_id in self._ids() if container_id.startswith(key)]
         if len(found) > 1:
             raise InvalidInput(
