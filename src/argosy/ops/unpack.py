@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ..errors import Cancelled, Error
+from ..errors import Cancelled, Error, NotFound
 from ..layer.compression import decompressed
 from .parallel import in_parallel
 from .progress import Finished, Observed, Started, Warned, silent
@@ -57,7 +57,11 @@ def ensure_layer(
             raise
         except Error as error:
             raise _named(error, descriptor.digest) from error
-    for text in snapshotter.warnings(layer.diff_id):
+    try:
+        warnings = snapshotter.warnings(layer.diff_id)
+    except NotFound:  # a prune took the layer again before its image had a name; pull makes it anew then
+        return
+    for text in warnings:
         progress(Warned(text))
 
 
