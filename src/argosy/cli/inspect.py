@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Error, InvalidInput, NotFound
+from ..errors import Corrupt, Error, InvalidInput, NotFound
+from ..oci.config import ImageConfig
 from ..oci.image import Image
+from ..oci.platform import Platform
 from ..ops.inspect import describe_container, describe_image
 from . import output
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from ..store.records import Container
     from .host import Host
     from .parser import Parser
 
@@ -66,8 +69,7 @@ def _describe(name: str, kind: str | None, host: Host) -> dict[str, Any]:  # Any
             if kind == "container":
                 raise _no_such(name) from error
         else:
-            image = Image(record.manifest, host.blobs)
-            return describe_container(record, host.containers.folder(record.id), image.config)
+            return describe_container(record, host.containers.folder(record.id), _config_of(record, host))
     try:
         records = host.refs.resolve(host.refs.lookup(name).image_id)
     except Error as error:
@@ -75,6 +77,14 @@ def _describe(name: str, kind: str | None, host: Host) -> dict[str, Any]:  # Any
             raise _no_such(name, error.hint) from error
         raise
     return describe_image(records, Image(records[0].manifest, host.blobs))
+
+
+def _config_of(record: Container, host: Host) -> ImageConfig:
+    """The config of a container's image; an empty one where that is damaged or gone, for the record says enough."""
+    try:
+        return Image(record.manifest, host.blobs).config
+    except (NotFound, Corrupt):
+        return ImageConfig.scratch(Platform.host())
 
 
 def _drawn(found: list[dict[str, Any]], template: str | None) -> str:  # Any: JSON
