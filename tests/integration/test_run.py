@@ -95,7 +95,7 @@ def test_layers_lie_on_each_other_and_the_images_environment_holds(root: Path) -
 
 
 def test_a_container_sees_its_own_processes_and_default_capabilities_only(root: Path) -> None:
-    assert output(root, IMAGE, "sh", "-c", "ls -d /proc/[0-9]* | wc -l").strip() == "3"
+    assert output(root, IMAGE, "sh", "-c", "echo /proc/[0-9]*").strip() == "/proc/1"
     status = output(root, IMAGE, "grep", "-E", "CapEff|Seccomp:", "/proc/self/status").split()
     assert status == ["CapEff:", "00000000a80425fb", "Seccomp:", "2"]
 
