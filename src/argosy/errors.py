@@ -27,11 +27,19 @@ class Error(Exception):
         self.context = context
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors go from process to process; their keyword arguments need help."""
+        return _revived, (type(self), self.args), self.__dict__
+
     def __str__(self) -> str:
         return self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r}, code={self.code!r})"
+
+
+def _revived(kind: type[Error], args: tuple[object, ...]) -> Error:
+    return kind.__new__(kind, *args)
 
 
 class InvalidInput(Error):

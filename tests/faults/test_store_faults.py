@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from argosy.ops.check import Report
+    from argosy.store.assembly import Assembly
     from support.images import RandomImage
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -183,8 +184,8 @@ def test_repair_never_removes_what_a_user_wrote(root: Path) -> None:
 
 def test_rubbish_is_told_and_removed_but_is_no_damage(root: Path) -> None:
     blob = Descriptor.of(b"x" * 100, "application/x-test")
-    with BlobStore(root).ingest(blob) as part:
-        part.write(b"x" * 60)
+    with BlobStore(root).assemble(blob) as assembly:
+        put(assembly, 0, b"x" * 60)
     (root / "tmp").mkdir()
     (root / "tmp/left").mkdir()
     os.utime(root / "tmp/left", (1000, 1000))
@@ -267,22 +268,30 @@ def many(count: int, action: Callable[[int], object]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
-def test_eight_processes_ingest_the_same_blob_and_it_is_written_once(tmp_path: Path) -> None:
+def test_eight_processes_assemble_the_same_blob_and_it_is_written_once(tmp_path: Path) -> None:
     data = random.Random(1).randbytes(3_000_000)
     blob = Descriptor.of(data, "application/x-test")
     store = BlobStore(tmp_path)
 
     def fetch(number: int) -> None:
-        with store.ingest(blob) as part:
-            if not part.complete:
+        with store.assemble(blob) as assembly:
+            for start, end in assembly.missing() if not assembly.complete else ():
                 (tmp_path / f"wrote{number}").touch()
-                for start in range(part.offset, len(data), 100_000):
-                    part.write(data[start : start + 100_000])
-            assert part.commit() == blob
+                put(assembly, start, data[start:end])
+            assembly.commit()
 
     assert many(8, fetch) == [0] * 8
     assert store.path(blob.digest).read_bytes() == data
     assert (len(list(tmp_path.glob("wrote*"))), gc.unfinished(store)) == (1, [])
+
+
+def put(assembly: Assembly, start: int, data: bytes) -> None:
+    writer = assembly.writer(start)
+    try:
+        for at in range(0, len(data), 100_000):
+            writer.write(data[at : at + 100_000])
+    finally:
+        writer.close()
 
 
 def test_eight_processes_name_images_at_the_same_time(tmp_path: Path) -> None:
@@ -386,15 +395,16 @@ def test_a_blob_that_did_not_fit_is_continued_when_there_is_room(tmp_path: Path)
 
     def scene() -> None:
         store = BlobStore(root)
-        part = store.ingest(blob)
-        (root / "filler").write_bytes(b"x" * 200_000)
-        with part, pytest.raises(Exhausted):
-            part.write(data)
+        with store.assemble(blob) as assembly:
+            (root / "filler").write_bytes(b"x" * 200_000)
+            with pytest.raises(Exhausted):
+                put(assembly, 0, data)
         os.unlink(root / "filler")
-        with store.ingest(blob) as part:
-            assert 0 < part.offset < len(data)
-            part.write(data[part.offset :])
-            part.commit()
+        with store.assemble(blob) as assembly:
+            [(start, end)] = assembly.missing()
+            assert (start > 0, end) == (True, len(data))
+            put(assembly, start, data[start:])
+            assembly.commit()
         assert store.path(blob.digest).read_bytes() == data
 
     on_small_disk(root, 400_000, scene)

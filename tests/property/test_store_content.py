@@ -6,6 +6,7 @@ import itertools
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,26 +22,79 @@ from argosy.store.listing import read_listing
 from argosy.store.refs import RefStore, Summary
 from support.images import Platform, config_json
 
+if TYPE_CHECKING:
+    import random
+
+    from argosy.store.assembly import Assembly
+
 NAMES = ("a:1", "a:2", "b/c:1", "localhost:5000/x:latest", "d@" + str(Digest.of(b"d")))
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.binary(max_size=4000), cuts=st.lists(st.integers(0, 4000), max_size=8), stops=st.sets(st.integers(0, 8)))
-def test_a_blob_is_the_same_for_any_cutting_and_interruption(data: bytes, cuts: list[int], stops: set[int]) -> None:
+@given(data=st.binary(max_size=4000), cuts=st.lists(st.integers(0, 4000), max_size=8))
+def test_a_blob_is_the_same_for_any_cutting(data: bytes, cuts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store, blob = BlobStore(Path(folder)), Descriptor.of(data, "application/x-test")
         edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-        part = store.ingest(blob)
-        for number, (start, end) in enumerate(itertools.pairwise(edges)):
-            if number in stops:
-                part.close()
-                part = store.ingest(blob)
-            assert part.offset == start
-            part.write(data[start:end])
-        assert part.commit() == blob
-        part.close()
+        with store.ingest(blob) as part:
+            for start, end in itertools.pairwise(edges):
+                part.write(data[start:end])
+            assert part.commit() == blob
         assert store.path(blob.digest).read_bytes() == data
         assert gc.unfinished(store) == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    data=st.binary(min_size=1, max_size=4000),
+    cuts=st.lists(st.integers(0, 4000), max_size=8),
+    dice=st.randoms(use_true_random=False),
+    stops=st.sets(st.integers(0, 8)),
+    damage=st.none() | st.integers(0, 3999),
+)
+def test_an_assembly_ends_as_its_blob_in_any_order_with_any_interruption_and_damage(
+    data: bytes, cuts: list[int], dice: random.Random, stops: set[int], damage: int | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store, blob = BlobStore(Path(folder)), Descriptor.of(data, "application/x-test")
+        edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+        pieces = list(itertools.pairwise(edges))
+        dice.shuffle(pieces)
+        for number, piece in enumerate(pieces):
+            with store.assemble(blob) as assembly:
+                write(assembly, data, *piece)
+                if number not in stops:
+                    for other in pieces[number + 1 :]:
+                        write(assembly, data, *other)
+                    break
+            if damage is not None and os.path.exists(store.part_path(blob.digest)):
+                flip(store.part_path(blob.digest), damage)
+        with store.assemble(blob) as assembly:
+            for start, end in assembly.missing():
+                write(assembly, data, start, end)
+            assert assembly.missing() == []
+            assembly.commit()
+        assert store.path(blob.digest).read_bytes() == data
+        assert (
+            gc.unfinished(store)
+            == [name for name in os.listdir(Path(folder, "ingest")) if name != "collector.lock"]
+            == []
+        )
+
+
+def write(assembly: Assembly, data: bytes, start: int, end: int) -> None:
+    writer = assembly.writer(start)
+    writer.write(data[start:end])
+    writer.close()
+
+
+def flip(path: str, place: int) -> None:
+    """What a power cut may leave: another byte."""
+    with open(path, "r+b") as file:
+        old = file.seek(place) is not None and file.read(1)
+        if old:
+            file.seek(place)
+            file.write(bytes([old[0] ^ 1]))
 
 
 class Naming(RuleBasedStateMachine):

@@ -47,21 +47,26 @@ class Source:
         self.lost = True
         self.asked: list[int] = []
 
-    def fetch(self, position: int) -> HttpResponse:
+    def fetch(self, position: int, end: int) -> HttpResponse:
         self.asked.append(position)
-        start = position if self._ranges else 0
-        body = self._data[start:]
+        start, stop = (position, end) if self._ranges else (0, len(self._data))
+        stop = len(self._data) if position == 0 and end == BLOB.size else stop
+        body = self._data[start:stop]
         cut = self._cuts.pop(0) if self._cuts else None
         stream = Breaking(body if cut is None else body[:cut], lost=cut is not None and self.lost)
-        if start:
-            extent = f"bytes {start}-{len(self._data) - 1}/{len(self._data)}"
+        if start or stop < len(self._data):
+            extent = f"bytes {start}-{stop - 1}/{len(self._data)}"
             return HttpResponse(206, {"Content-Range": extent}, stream)
         return HttpResponse(200, {"Content-Length": str(len(body))}, stream)
 
 
-def read(source: Source, offset: int = 0, chunk: int = 1000, descriptor: Descriptor = BLOB) -> bytes:
+def reader_of(source: Source, offset: int = 0, end: int = len(DATA)) -> BlobReader:
     policy = RetryPolicy(attempts=3)
-    with BlobReader(descriptor, offset, source.fetch, Transport({}, retries=policy, sleep=lambda s: None)) as reader:
+    return BlobReader(BLOB, offset, end, source.fetch, Transport({}, retries=policy, sleep=lambda s: None))
+
+
+def read(source: Source, offset: int = 0, chunk: int = 1000, end: int = len(DATA)) -> bytes:
+    with reader_of(source, offset, end) as reader:
         return b"".join(iter(lambda: reader.read(chunk), b""))
 
 
@@ -81,6 +86,37 @@ def test_a_broken_stream_goes_on_where_it_stopped(ranges: bool) -> None:
 def test_an_offset_gives_the_rest(ranges: bool) -> None:
     source = Source(ranges=ranges)
     assert (read(source, offset=5000), source.asked) == (DATA[5000:], [5000])
+
+
+@pytest.mark.parametrize("chunk", [1, 999, -1])
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize(("offset", "end"), [(0, 1), (0, 5000), (5000, 6000), (5000, len(DATA))])
+def test_a_range_ends_where_it_was_to_end(offset: int, end: int, ranges: bool, chunk: int) -> None:
+    source = Source(ranges=ranges)
+    assert (read(source, offset, chunk, end), source.asked) == (DATA[offset:end], [offset])
+
+
+def test_a_range_goes_on_where_it_broke() -> None:
+    source = Source([100, 200, None])
+    assert (read(source, 1000, end=3000), source.asked) == (DATA[1000:3000], [1000, 1100, 1300])
+
+
+def test_a_server_without_ranges_shows_and_can_be_asked_for_the_rest() -> None:
+    source = Source(ranges=False)
+    with reader_of(source, 0, 4000) as reader:
+        assert not reader.is_partial
+        reader.extend(len(DATA))
+        assert (reader.read(-1), source.asked) == (DATA, [0])
+    with reader_of(Source(), 0, 4000) as reader:
+        assert reader.is_partial
+
+
+def test_a_part_that_goes_on_past_its_end_is_cut_there() -> None:
+    def fetch(position: int, end: int) -> HttpResponse:
+        return HttpResponse(206, {"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}"}, io.BytesIO(DATA[5:]))
+
+    with BlobReader(BLOB, 5, 3000, fetch, Transport({})) as reader:
+        assert (reader.is_partial, reader.read(-1)) == (False, DATA[5:3000])
 
 
 def test_an_offset_at_the_end_asks_for_nothing() -> None:
@@ -127,10 +163,10 @@ def test_a_blob_of_another_size_is_refused_before_its_bytes(data: bytes) -> None
 
 
 def test_a_blob_that_does_not_end_is_refused() -> None:
-    def fetch(position: int) -> HttpResponse:
+    def fetch(position: int, end: int) -> HttpResponse:
         return HttpResponse(200, {}, io.BytesIO(DATA * 2))
 
-    reader = BlobReader(BLOB, 0, fetch, Transport({}))
+    reader = BlobReader(BLOB, 0, len(DATA), fetch, Transport({}))
     with pytest.raises(Corrupt) as caught:
         reader.read(-1)
     assert caught.value.context == "longer than the 10240 bytes promised"
@@ -138,8 +174,8 @@ def test_a_blob_that_does_not_end_is_refused() -> None:
 
 @pytest.mark.parametrize("extent", ["", "bytes */10240", "bytes 6-10239/10240", "items 5-10239/10240"])
 def test_a_part_that_was_not_asked_for_is_refused(extent: str) -> None:
-    def fetch(position: int) -> HttpResponse:
+    def fetch(position: int, end: int) -> HttpResponse:
         return HttpResponse(206, {"Content-Range": extent}, io.BytesIO(DATA[6:]))
 
     with pytest.raises(Corrupt):
-        BlobReader(BLOB, 5, fetch, Transport({}))
+        BlobReader(BLOB, 5, len(DATA), fetch, Transport({}))

@@ -159,19 +159,19 @@ def test_what_loses_its_name_can_go_at_once(shop: Shop) -> None:
     assert shop.here() == content(second)
 
 
-def leave_part(shop: Shop, size: int) -> None:
-    blob = Descriptor.of(b"x" * 100, "application/x-test")
-    with shop.blobs.ingest(blob) as part:
-        part.write(b"x" * size)
+PART = Descriptor.of(b"x" * 100, "application/x-test")
 
 
 def test_an_old_part_is_swept_a_young_one_and_one_in_use_are_not(shop: Shop) -> None:
-    leave_part(shop, 60)
+    with shop.blobs.assemble(PART) as assembly:
+        writer = assembly.writer(0)
+        writer.write(b"x" * 60)
+        writer.close()
     nothing = gc.Reached(blobs=frozenset(), diff_ids=frozenset())
     assert gc.sweep(shop.blobs, nothing) == gc.Swept()
     [path] = gc.unfinished(shop.blobs)
     os.utime(path, (1000, 1000))
-    with shop.blobs.ingest(Descriptor.of(b"x" * 100, "application/x-test")):
+    with shop.blobs.assemble(PART):
         assert gc.sweep(shop.blobs, nothing) == gc.Swept()
     assert gc.sweep(shop.blobs, nothing) == gc.Swept(parts=1, size=60)
-    assert gc.unfinished(shop.blobs) == []
+    assert (gc.unfinished(shop.blobs), os.listdir(shop.blobs.root / "ingest")) == ([], [])

@@ -90,11 +90,30 @@ class Host:
 
     @cached_property
     def _checked_root(self) -> str:
-        """The store after its version was found to be one that this program understands."""
+        """The store after its version was found to be one that this program understands, and a crash was dealt with."""
         from ..store.version import check_version
 
         check_version(self.root)
+        if os.path.isdir(os.path.join(self.root, "unsettled")):
+            self._recover()
         return self.root
+
+    def _recover(self) -> None:
+        """See ops/settle.py; nothing to do but after a power cut."""
+        from ..ops import settle
+
+        if settle.has_crashed(self.root):
+            from ..snapshots.folders import LayerFolders
+            from ..store.blobs import BlobStore
+            from ..store.refs import RefStore
+
+            output.warning("this machine went down soon after images had come; they are being verified")
+            settle.settle(
+                blobs=BlobStore(self.root),
+                refs=RefStore(self.root),
+                snapshotter=LayerFolders(self.root),
+                warn=output.warning,
+            )
 
     @cached_property
     def blobs(self) -> BlobStore:

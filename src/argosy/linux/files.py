@@ -129,7 +129,12 @@ def link_exclusive(source: StrPath, target: StrPath) -> bool:
 
 def sync_folder(path: StrPath) -> None:
     """Make the names in a folder durable. File systems without folder fsync are taken as they are."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_file(path)
+
+
+def sync_file(path: StrPath) -> None:
+    """Make a file's bytes, or a folder's names, durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError as error:
@@ -153,6 +158,12 @@ def locked(path: StrPath, *, shared: bool = False, timeout_s: float | None = Non
         yield fd
     finally:
         os.close(fd)
+
+
+def unlock(fd: int) -> None:
+    """Close a descriptor with a flock; closing alone keeps the lock where a process forked meanwhile has it too."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def ensure_own_folder(path: StrPath) -> None:

@@ -1,4 +1,4 @@
-"""A few things at once, with threads: transfers and decompression release the interpreter lock.
+"""A few things at once, with threads (transfers and decompression release the interpreter lock) or with processes.
 
 The first error ends everything that is under way. Nothing of threading is
 imported before it is needed.
@@ -6,14 +6,19 @@ imported before it is needed.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import Cancelled
+from .progress import Coalesced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from threading import Event, Thread
+
+    from .progress import Progress
 
     #: raises Cancelled when the others have been told to stop; to be called between pieces of work
     Check = Callable[[], None]
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 LIMIT = 4  # at once; more make a registry refuse us and a disk seek
+_FEWEST = 3  # processes on a machine with fewer cores: one waits for the network now and then
 _LOOK_S = 0.1  # how soon the failure of one thread is noticed while we wait for another
 _FAREWELL_S = 2.0  # how long we wait for threads that sit in a stalled connection; they end with the process
 
@@ -37,6 +43,27 @@ def in_parallel(work: Callable[[Item, Check], None], items: Iterable[Item], *, l
             work(item, lambda: None)
         return
     _run_threads(work, waiting, min(limit, len(waiting)))
+
+
+def in_processes(work: Callable[[Item, Check, Progress], None], items: Iterable[Item], *, progress: Progress) -> None:
+    """As in_parallel, each item in one of a few processes: for work that needs the interpreter itself.
+
+    *progress* is called in this process. A process that has threads cannot fork; there the
+    work is done by threads of its own.
+    """
+    waiting = list(items)
+    if _has_threads():
+        in_parallel(lambda item, check: work(item, check, progress), waiting)
+    elif waiting:
+        from ..linux.workers import run_workers
+
+        crew = min(len(waiting), max(_FEWEST, min(len(os.sched_getaffinity(0)), LIMIT)))
+        run_workers(lambda item, tell: work(item, lambda: None, Coalesced(tell)), waiting, crew, progress)
+
+
+def _has_threads() -> bool:
+    threading = sys.modules.get("threading")
+    return threading is not None and threading.active_count() > 1
 
 
 def _run_threads(work: Callable[[Item, Check], None], waiting: deque[Item], count: int) -> None:

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, NotFound, Unsupported
+from ..linux.processes import boot_id
 from ..oci import manifest as manifests
 from ..oci.config import ImageConfig
 from ..oci.descriptor import CONFIG_TYPES, Descriptor
 from ..oci.image import CONFIG_LIMIT, Layer, read_blob
 from ..oci.manifest import MANIFEST_LIMIT, Index, Manifest
 from ..oci.platform import Platform
-from ..remote.messages import CHUNK
-from ..store import gc
+from ..store import gc, unsettled
 from ..store.refs import RefRecord, Summary
-from .parallel import in_parallel
-from .progress import Advanced, Finished, Started, Warned, silent
-from .unpack import ensure_layer
+from ..store.unsettled import Mark
+from .bring import Bringer
+from .parallel import in_parallel, in_processes
+from .progress import Finished, Warned, silent
+from .settle import settle
+from .unpack import ensure_layer, largest_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
     from ..oci.reference import Reference
     from ..remote.repository import Repository
     from ..snapshots import Snapshotter
-    from ..store.blobs import BlobStore, Ingest
+    from ..store.blobs import BlobStore
     from ..store.refs import RefStore
     from .parallel import Check
     from .progress import Progress
 
 _DEEPEST = 4  # indexes within indexes; real ones have one
+CONNECTIONS = 4  # for one large layer; several layers come at once
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,24 +79,27 @@ def pull(
     Raises NotFound (tag-unknown, platform-not-in-index …), Corrupt, Unauthorized,
     Unavailable, Unsupported (not-an-image), Exhausted. No name changes then.
     """
-    work = _Pull(reference, repository, blobs, snapshotter, progress)
+    settle(blobs=blobs, refs=refs, snapshotter=snapshotter)
+    work = _Pull(reference, repository, blobs, refs, snapshotter, progress)
     resolved = repository.resolve(reference)
     top = _Document(descriptor=resolved.descriptor, content=resolved.document)
     path = work.select(top, platform or Platform.host())
     manifest = work.image_manifest(path[-1])
     config = work.config(manifest, platform)
     layers = work.layers(manifest, config)
-    work.fetch_and_unpack(layers)
     documents = tuple(work.descendants(top)) if all_platforms else path
+    work.begin(documents, layers)
+    work.bring(layers)
     if all_platforms:
-        work.fetch_rest(documents)
+        work.bring_rest(documents)
+    work.keep(documents, manifest, config)
     summary = Summary(
         manifest=path[-1].descriptor,
         image_id=manifest.config.digest,
         created=config.created,
         size=sum(work.usage(layer) for layer in layers),
     )
-    return work.publish(documents, summary, refs)
+    return work.publish(documents, summary)
 
 
 class _Pull:
@@ -103,6 +110,7 @@ class _Pull:
         reference: Reference,
         repository: Repository,
         blobs: BlobStore,
+        refs: RefStore,
         snapshotter: Snapshotter,
         progress: Progress,
     ) -> None:
@@ -110,8 +118,10 @@ class _Pull:
         self._name = reference.familiar()
         self._repository = repository
         self._blobs = blobs
+        self._refs = refs
         self._snapshotter = snapshotter
         self._progress = progress
+        self._bringer = Bringer(repository=repository, blobs=blobs, snapshotter=snapshotter, connections=CONNECTIONS)
 
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
         """A ContentSource: what is here is not fetched again."""
@@ -142,16 +152,16 @@ class _Pull:
         return manifest
 
     def config(self, manifest: Manifest, platform: Platform | None) -> ImageConfig:
-        """The config, now in the store. Raises NotFound when *platform* was asked for and this is another."""
+        """The config. Raises NotFound when *platform* was asked for and this is another."""
         if manifest.config.size > CONFIG_LIMIT:
             raise Corrupt(
                 f"the config of {self._name} is too large",
                 code="config-too-large",
                 context=f"{manifest.config.size} bytes; the limit is {CONFIG_LIMIT}",
             )
-        self._fetch(manifest.config, lambda: None, silent)
+        raw = read_blob(manifest.config, self, limit=CONFIG_LIMIT)
         with self._blaming(f"its config {manifest.config.digest}"):
-            config = ImageConfig.parse(read_blob(manifest.config, self._blobs, limit=CONFIG_LIMIT))
+            config = ImageConfig.parse(raw)
         wanted = platform or Platform.host()
         if not wanted.matches(config.platform):
             self._tell_of_other_platform(config.platform, wanted, asked=platform is not None)
@@ -168,10 +178,34 @@ class _Pull:
         pairs = zip(manifest.layers, config.diff_ids, strict=True)
         return tuple(Layer(descriptor, diff_id, self._blobs) for descriptor, diff_id in pairs)
 
-    def fetch_and_unpack(self, layers: tuple[Layer, ...]) -> None:
-        """Each layer is applied as soon as it is here, while others still arrive; the largest come first."""
+    def begin(self, documents: tuple[_Document, ...], layers: tuple[Layer, ...]) -> None:
+        """Say what is going to be published without being synced; nothing when all is here and named already."""
+        blobs = {child.digest: child for child in self._needs(documents)}
+        absent = [child.digest for child in blobs.values() if self._blobs.stat(child.digest) != child.size]
+        missing = [layer.diff_id for layer in layers if not self._snapshotter.has(layer.diff_id)]
+        before, target = self._refs.find_exact(self._own_name), documents[0].descriptor.digest
+        if absent or missing or before is None or before.descriptor.digest != target:
+            mark = Mark(
+                boot=boot_id(),
+                blobs=tuple(absent),
+                layers=tuple(missing),
+                name=str(self._own_name),
+                target=target,
+                before=before,
+            )
+            unsettled.begin(self._blobs.root, mark)
+
+    def bring(self, layers: tuple[Layer, ...]) -> None:
+        """All layers, several at once, each applied while it arrives; the largest begin first."""
         distinct = {(layer.descriptor.digest, layer.diff_id): layer for layer in layers}
-        in_parallel(self._fetch_and_unpack, sorted(distinct.values(), key=lambda layer: -layer.descriptor.size))
+        absent = [layer for layer in largest_first(distinct.values()) if not self._is_here(layer)]
+        in_processes(self._bringer.layer, absent, progress=self._progress)
+
+    def _is_here(self, layer: Layer) -> bool:
+        if not (self._snapshotter.has(layer.diff_id) and self._blobs.claim(layer.descriptor)):
+            return False
+        self._progress(Finished(layer.descriptor.digest.short, "Already exists"))
+        return True
 
     def usage(self, layer: Layer) -> int:
         """Bytes of a layer that is unpacked; once more if it was removed while others of its image were on their way.
@@ -191,32 +225,44 @@ class _Pull:
                 if child.is_manifest or child.is_index:
                     yield from self.descendants(self._document(child), depth + 1)
 
-    def fetch_rest(self, documents: Iterable[_Document]) -> None:
+    def bring_rest(self, documents: Iterable[_Document]) -> None:
         """The content of the other platforms."""
         wanted = {child.digest: child for document in documents for child in _blobs_of(document)}
 
         def work(descriptor: Descriptor, check: Check) -> None:
-            if self._fetch(descriptor, check, self._progress):
-                self._progress(Finished(descriptor.digest.short, "Download complete"))
+            self._bringer.blob(descriptor, check, self._progress)
 
         in_parallel(work, sorted(wanted.values(), key=lambda descriptor: -descriptor.size))
 
-    def publish(self, documents: tuple[_Document, ...], summary: Summary, refs: RefStore) -> Pulled:
-        """Children before parents, the name last; nothing is written when the name means this already."""
+    def keep(self, documents: tuple[_Document, ...], manifest: Manifest, config: ImageConfig) -> None:
+        """The documents, children before parents."""
+        self._blobs.keep(manifest.config, config.raw, sync=False)
         for document in reversed(documents):
-            self._blobs.put(document.content.raw, document.descriptor.media_type)
-        name = self._reference
-        if name.digest is not None:  # the tag beside a digest is for people
-            name = name.with_digest(name.digest)
-        before, descriptor = refs.find_exact(name), documents[0].descriptor
+            self._blobs.keep(document.descriptor, document.content.raw, sync=False)
+
+    def publish(self, documents: tuple[_Document, ...], summary: Summary) -> Pulled:
+        """The name last; nothing is written when it means this already."""
+        name = self._own_name
+        before, descriptor = self._refs.find_exact(name), documents[0].descriptor
         is_new = before is None or before.descriptor != descriptor or before.summary != summary
-        needs = [document.descriptor for document in documents]
-        needs += [child for document in documents for child in _blobs_of(document)]
+        needs = self._needs(documents)
         if before is not None and not is_new:
             gc.settle(needs, blobs=self._blobs)
             return Pulled(record=before, is_new=False)
-        record = gc.publish(name, descriptor, summary=summary, needs=needs, blobs=self._blobs, refs=refs)
+        record = gc.publish(
+            name, descriptor, summary=summary, needs=needs, blobs=self._blobs, refs=self._refs, sync=False
+        )
         return Pulled(record=record, is_new=is_new)
+
+    @property
+    def _own_name(self) -> Reference:
+        """What is set: of a tag and a digest the digest, for the tag beside it is for people."""
+        digest = self._reference.digest
+        return self._reference if digest is None else self._reference.with_digest(digest)
+
+    def _needs(self, documents: tuple[_Document, ...]) -> list[Descriptor]:
+        needs = [document.descriptor for document in documents]
+        return needs + [child for document in documents for child in _blobs_of(document)]
 
     def _document(self, descriptor: Descriptor) -> _Document:
         raw = read_blob(descriptor, self, limit=MANIFEST_LIMIT)
@@ -241,48 +287,6 @@ class _Pull:
                 hint=f"argosy pull --platform {found} {self._name}",
             )
         self._progress(Warned(f"{self._name} is for {found}; this machine is {wanted}"))
-
-    def _fetch_and_unpack(self, layer: Layer, check: Check) -> None:
-        name = layer.descriptor.digest.short
-        fetched = self._fetch(layer.descriptor, check, self._progress)
-        if not fetched and self._snapshotter.has(layer.diff_id):
-            self._progress(Finished(name, "Already exists"))
-            return
-        if fetched:
-            self._progress(Finished(name, "Download complete"))
-        ensure_layer(layer, snapshotter=self._snapshotter, blobs=self._blobs, progress=self._progress, check=check)
-        self._progress(Finished(name, "Pull complete"))
-
-    def _fetch(self, descriptor: Descriptor, check: Check, progress: Progress) -> bool:
-        """Bring a blob into the store; False when it was there.
-
-        A part that an earlier attempt left may be damaged (a power cut); then all of it is fetched once more.
-        """
-        if self._blobs.claim(descriptor):
-            return False
-        with self._blobs.ingest(descriptor) as part:
-            resumed = part.offset > 0
-            try:
-                self._receive(descriptor, part, check, progress)
-                return True
-            except Corrupt:
-                if not resumed:
-                    raise
-        with self._blobs.ingest(descriptor) as part:
-            self._receive(descriptor, part, check, progress)
-        return True
-
-    def _receive(self, descriptor: Descriptor, part: Ingest, check: Check, progress: Progress) -> None:
-        name = descriptor.digest.short
-        progress(Started(name, descriptor.size, "Downloading"))
-        progress(Advanced(name, part.offset))
-        if not part.complete:
-            with self._repository.stream(descriptor, offset=part.offset) as stream:
-                while data := stream.read(CHUNK):
-                    check()
-                    part.write(data)
-                    progress(Advanced(name, len(data)))
-        part.commit()
 
 
 def _blobs_of(document: _Document) -> tuple[Descriptor, ...]:

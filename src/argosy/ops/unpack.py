@@ -1,7 +1,7 @@
 """Layers that are here as blobs become snapshots: decompressed and applied, several at once.
 
-Used by pull while its layers arrive, and by run for images that came without
-(loaded, built elsewhere, snapshots deleted). A snapshot is a cache of a blob.
+For images that came without (loaded, built elsewhere, snapshots deleted); a pull makes
+its snapshots while the blobs arrive. A snapshot is a cache of a blob.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import Cancelled, Error, NotFound
 from ..layer.compression import decompressed
-from .parallel import in_parallel
+from ..linux.processes import boot_id
+from ..store import unsettled
+from ..store.unsettled import Mark
+from .parallel import in_processes
 from .progress import Finished, Observed, Started, Warned, silent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..oci.digest import Digest
     from ..oci.image import Image, Layer
     from ..snapshots import Snapshotter
@@ -28,13 +33,20 @@ def ensure_layers(image: Image, *, snapshotter: Snapshotter, blobs: BlobStore, p
     Raises NotFound (blob-unknown), Corrupt (digests, archive), Exhausted.
     """
     layers = {layer.diff_id: layer for layer in image.layers if not snapshotter.has(layer.diff_id)}
-    largest_first = sorted(layers.values(), key=lambda layer: -layer.descriptor.size)
+    if not layers:
+        return
+    unsettled.begin(blobs.root, Mark(boot=boot_id(), layers=tuple(layers)))
 
-    def work(layer: Layer, check: Check) -> None:
+    def work(layer: Layer, check: Check, progress: Progress) -> None:
         ensure_layer(layer, snapshotter=snapshotter, blobs=blobs, progress=progress, check=check)
         progress(Finished(layer.descriptor.digest.short, "Extracted"))
 
-    in_parallel(work, largest_first)
+    in_processes(work, largest_first(layers.values()), progress=progress)
+
+
+def largest_first(layers: Iterable[Layer]) -> list[Layer]:
+    """The order in which several at once take the least time."""
+    return sorted(layers, key=lambda layer: -layer.descriptor.size)
 
 
 def ensure_layer(
@@ -56,7 +68,12 @@ def ensure_layer(
         except Cancelled:
             raise
         except Error as error:
-            raise _named(error, descriptor.digest) from error
+            raise named(error, descriptor.digest) from error
+    warn_of(layer, snapshotter=snapshotter, progress=progress)
+
+
+def warn_of(layer: Layer, *, snapshotter: Snapshotter, progress: Progress) -> None:
+    """Tell what could not be kept of a layer."""
     try:
         warnings = snapshotter.warnings(layer.diff_id)
     except NotFound:  # a prune took the layer again before its image had a name; pull makes it anew then
@@ -65,7 +82,7 @@ def ensure_layer(
         progress(Warned(text))
 
 
-def _named(error: Error, digest: Digest) -> Error:
+def named(error: Error, digest: Digest) -> Error:
     """Which layer it was: the archive's reader and the disk know only their own part."""
     if digest in error.message or digest in error.context:
         return error

@@ -117,11 +117,7 @@ def _store(
     repository: Repository, document: Manifest | Index, descriptor: Descriptor, raw: bytes, tags: tuple[str, ...]
 ) -> None:
     """Bytes, link, referrers, tags, in this order; a crash in between leaves no name without its content."""
-    with repository.blobs.ingest(descriptor) as part:
-        if not part.complete:
-            part.restart()
-            part.write(raw)
-        part.commit()
+    repository.blobs.keep(descriptor, raw)
     with repository.changing():  # what is checked here cannot be deleted before the tag stands
         _check_children(repository, document)
         repository.link_manifest(descriptor)

@@ -24,22 +24,30 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class BlobReader:
-    """The bytes of one blob from *offset* on. Checks the size; who reads from 0 checks the digest around it.
+    """The bytes of one blob from *offset* to *end*. Checks the size; who reads all of it checks the digest around it.
 
-    *fetch* sends one GET for the bytes from a position on and gives an answer with
-    status 200 or 206, or raises.
+    *fetch* sends one GET for the bytes from a position to another and gives an answer
+    with status 200 or 206, or raises.
     """
 
     def __init__(
-        self, descriptor: Descriptor, offset: int, fetch: Callable[[int], HttpResponse], transport: Transport
+        self,
+        descriptor: Descriptor,
+        offset: int,
+        end: int,
+        fetch: Callable[[int, int], HttpResponse],
+        transport: Transport,
     ) -> None:
         self._descriptor = descriptor
+        self._end = end
         self._fetch = fetch
         self._transport = transport
         self._position = offset
         self._failures = 0  # in a row, without a byte between them
         self._response: HttpResponse | None = None
-        if offset < descriptor.size or offset == 0:
+        #: the other side sends the part that it was asked for, so that others may ask for others
+        self.is_partial = False
+        if offset < end or offset == 0:
             self._connect()
 
     def read(self, count: int = -1) -> bytes:
@@ -48,7 +56,7 @@ class BlobReader:
             return b"".join(iter(lambda: self.read(CHUNK), b""))
         while self._response is not None and count:
             # At the end one byte more is asked for, so that a blob that is too long does not pass.
-            wanted = min(count, max(self._descriptor.size - self._position, 1))
+            wanted = min(count, max(self._end - self._position, 1))
             try:
                 data = self._response.body.read(wanted)
             except Unavailable as error:
@@ -56,11 +64,15 @@ class BlobReader:
                 continue
             if data:
                 return self._counted(data)
-            if self._position == self._descriptor.size:
+            if self._position == self._end:
                 self.close()
                 break
             self._go_on(self._cut_short())
         return b""
+
+    def extend(self, end: int) -> None:
+        """Go on to *end*: for a stream that is not partial, which has the rest of the blob anyway."""
+        self._end = end
 
     def readinto(self, buffer: bytearray | memoryview) -> int:
         data = self.read(len(buffer))
@@ -84,9 +96,11 @@ class BlobReader:
     def _counted(self, data: bytes) -> bytes:
         self._position += len(data)
         self._failures = 0
-        if self._position > self._descriptor.size:
+        if self._position == self._end < self._descriptor.size and not self.is_partial:
+            self.close()  # the rest of the blob follows, and nobody asked for it
+        elif self._position > self._end:
             self.close()
-            raise self._damaged(f"longer than the {self._descriptor.size} bytes promised")
+            raise self._damaged(f"longer than the {self._end} bytes promised")
         return data
 
     def _go_on(self, error: Unavailable | Corrupt) -> None:
@@ -100,9 +114,10 @@ class BlobReader:
         self._connect()
 
     def _connect(self) -> None:
-        response = self._fetch(self._position)
+        response = self._fetch(self._position, self._end)
         self._response = response
-        start, total = _extent(response)
+        start, stop, total = _extent(response)
+        self.is_partial = stop is not None and stop <= self._end
         if total is not None and total != self._descriptor.size:
             self.close()
             raise self._damaged(f"the registry has {total} bytes, {self._descriptor.size} are promised")
@@ -129,13 +144,13 @@ class BlobReader:
         return Corrupt(f"blob {self._descriptor.digest} is damaged", code="size-mismatch", context=why)
 
 
-def _extent(response: HttpResponse) -> tuple[int, int | None]:
-    """(first byte that is sent, size of the whole blob where it is said)."""
+def _extent(response: HttpResponse) -> tuple[int, int | None, int | None]:
+    """(first byte that is sent, byte after the last where it is said, size of the whole blob where it is said)."""
     if response.status == 206:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", "").strip())
         if match is None:
             response.close()
             raise Corrupt(f"{response.url} sends a part without saying which", code="range-invalid")
-        return int(match[1]), None if match[3] == "*" else int(match[3])
+        return int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
     length = response.headers.get("content-length", "")
-    return 0, int(length) if length.isdecimal() else None
+    return 0, None, int(length) if length.isdecimal() else None

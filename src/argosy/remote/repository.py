@@ -103,15 +103,16 @@ class Repository:
 
         Raises NotFound (blob-unknown), Corrupt, Unauthorized, Unavailable.
         """
-        stream = self.stream(descriptor, offset=offset)
+        stream = cast("BinaryIO", self.stream(descriptor, offset=offset))
         if offset:
             return stream
         return cast("BinaryIO", VerifyingReader(stream, descriptor.digest, size=descriptor.size))
 
-    def stream(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
-        """As open, but checks the size only: for those who hash what they write (an ingest does)."""
+    def stream(self, descriptor: Descriptor, *, offset: int = 0, end: int | None = None) -> BlobReader:
+        """The bytes from *offset* to *end* (the blob's, when None), of which the size alone is checked."""
         fetch = partial(self._fetch, descriptor)
-        return cast("BinaryIO", BlobReader(descriptor, offset, fetch, self._session.transport))
+        last = descriptor.size if end is None else end
+        return BlobReader(descriptor, offset, last, fetch, self._session.transport)
 
     def has_manifest(self, digest: Digest) -> bool:
         return self._has(f"manifests/{digest}", _ACCEPT, self._pull)
@@ -186,8 +187,9 @@ class Repository:
             return response.status == 200
         raise unknown_answer(response, f"cannot ask {self.registry} for {self.repository} {path}")
 
-    def _fetch(self, descriptor: Descriptor, position: int) -> HttpResponse:
-        headers = {"Range": f"bytes={position}-{descriptor.size - 1}"} if position else {}
+    def _fetch(self, descriptor: Descriptor, position: int, end: int) -> HttpResponse:
+        is_whole = position == 0 and end == descriptor.size
+        headers = {} if is_whole else {"Range": f"bytes={position}-{end - 1}"}
         is_document = descriptor.is_manifest or descriptor.is_index
         kind = "manifests" if is_document else "blobs"
         response = self._get(f"{kind}/{descriptor.digest}", headers | (_ACCEPT if is_document else {}))

@@ -7,6 +7,7 @@ and ssl are imported with the first request.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -126,8 +127,9 @@ class Transport:
         self._sleep = sleep
         self._debug = debug or (lambda line: None)
         self._lock = threading.Lock()
-        #: {(proxy's URL or None, whether https is spoken through it): urllib3's PoolManager}
-        self._pools: dict[tuple[str | None, bool], Any] = {}
+        #: {(process, proxy's URL or None, whether https is spoken through it): urllib3's PoolManager}; a forked
+        #: process must not speak on its parent's connections
+        self._pools: dict[tuple[int, str | None, bool], Any] = {}
         self._tls: Any = None  # ssl.SSLContext, made with the first https address
 
     def send(self, request: HttpRequest, *, patient: bool = True) -> HttpResponse:
@@ -231,10 +233,11 @@ class Transport:
         raise InvalidInput(f"not an http address: {shown(url)}", code="address-invalid")
 
     def _pool(self, proxy: str | None, *, secure: bool) -> Any:  # urllib3 must not be imported for its types alone
+        key = (os.getpid(), proxy, secure)
         with self._lock:
-            if (proxy, secure) not in self._pools:
-                self._pools[proxy, secure] = self._make_pool(proxy, secure)
-            return self._pools[proxy, secure]
+            if key not in self._pools:
+                self._pools[key] = self._make_pool(proxy, secure)
+            return self._pools[key]
 
     def _make_pool(self, proxy: str | None, secure: bool) -> Any:
         import urllib3

@@ -25,9 +25,10 @@ class ReadAhead:
     at its next chunk and waits for it.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, chunk: int = CHUNK, depth: int = _DEPTH) -> None:
         self._stream = stream
-        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(_DEPTH)
+        self._chunk = chunk
+        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(depth)
         self._stopped = False
         self._rest = b""
         self._ended = False
@@ -71,7 +72,7 @@ class ReadAhead:
     def _fill(self) -> None:
         try:
             while not self._stopped:
-                chunk = self._stream.read(CHUNK)
+                chunk = self._stream.read(self._chunk)
                 self._chunks.put(chunk)
                 if not chunk:
                     return

@@ -23,11 +23,13 @@ class Snapshotter(Protocol):
 
     Life-cycle. A snapshot is absent or complete; there is nothing between. `apply`
     builds aside, in the store's tmp folder, and renames as its last step; whatever
-    interrupts it (an error, kill -9, a power cut) leaves at most rubbish in tmp that
-    prune takes. Snapshots never change. `remove` makes one absent at once.
+    interrupts it (an error, kill -9) leaves at most rubbish in tmp that the next apply
+    of the layer or prune takes. Snapshots never change. `remove` makes one absent at once.
+    Nothing is synced: after a power cut a snapshot may be damaged, so callers list it in
+    `store.unsettled` before they apply it.
 
     Sharing. Threads and processes may call everything at the same time. When two apply
-    the same layer, both succeed and one of the equal results stays. Removing what
+    the same layer, the second waits and finds it done. Removing what
     somebody has mounted is the caller's fault to avoid; the kernel then keeps the
     files until the mount goes.
 
@@ -53,7 +55,7 @@ class Snapshotter(Protocol):
         """Make the snapshot of a layer from its uncompressed *tar*, which is read to its end but not closed.
 
         Does nothing, and need not read, when it exists. Costs the layer's bytes once
-        on disk, little memory, and is durable when it returns.
+        on disk, and little memory.
 
         Raises Corrupt: digest-mismatch when *tar* is not the layer that *diff_id* names,
         or what `layer.archive` says about broken archives. Nothing is left then.
@@ -74,6 +76,9 @@ class Snapshotter(Protocol):
 
     def remove(self, diff_id: Digest) -> None:
         """Delete the snapshot; nothing to do when it is absent."""
+
+    def sync(self, diff_id: Digest) -> None:
+        """Make a snapshot durable; nothing to do when it is absent. Quick once the kernel has written it by itself."""
 
     def walk(self) -> Iterator[Digest]:
         """Diff-ids of all complete snapshots, lazily, in no order."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from ..errors import Corrupt
-from ..linux.files import reporting
+from ..errors import Corrupt, NotFound
+from ..linux.files import reporting, sync_file
 from ..linux.mounts import Erofs
 from .folders import REMEDY, LayerFacts, LayerFolders, topmost_once
 
@@ -34,22 +35,27 @@ class ErofsSnapshotter(LayerFolders):
     kind = "erofs"
 
     def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
-        if self.has(diff_id):
-            return
         from .ahead import ReadAhead
         from .intake import Intake
 
-        with self.new(diff_id) as aside, reporting("write", aside):
+        with self.new(diff_id) as aside, reporting("write", self.path(diff_id)):
+            if aside is None:
+                return
             with (
-                open(f"{aside}/{_TAR}", "xb") as copy,
+                open(f"{aside}/{_TAR}", "xb", buffering=0) as copy,
                 open(f"{aside}/{_INDEX}", "xb") as index,
                 ReadAhead(tar) as ahead,
             ):
                 facts = _index(Intake(ahead, diff_id, copy), index, diff_id)
-                for file in (copy, index):
-                    file.flush()
-                    os.fsync(file.fileno())
             self.commit(diff_id, aside, facts)
+
+    def sync(self, diff_id: Digest) -> None:
+        folder = self.path(diff_id)
+        with suppress(NotFound), reporting("sync", folder):
+            for name in sorted(os.listdir(folder)):
+                sync_file(f"{folder}/{name}")
+            sync_file(folder)
+            sync_file(os.path.dirname(folder))
 
     def verify(self, diff_id: Digest) -> None:
         """Read the tar again and compare it and the index that follows from it. Raises NotFound, Corrupt."""

@@ -1,11 +1,13 @@
 """Where snapshots lie: layers/<algorithm>/<hex>/, made aside and renamed into place.
 
 Beside the kind's own files each has `layer.json`. What is not under its final name
-does not exist.
+does not exist. The folder aside has one name a layer and a lock: who comes second
+waits, and what a killed process left there is removed by the next that needs the layer.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, InvalidInput, NotFound
-from ..linux.files import remove_tree, reporting, sync_folder
+from ..linux import syscalls
+from ..linux.files import remove_tree, reporting, unlock
 from ..oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -95,8 +98,16 @@ class LayerFolders:
                     if self.has(diff_id):
                         yield diff_id
 
+    def sync(self, diff_id: Digest) -> None:
+        with suppress(NotFound), reporting("sync", self.path(diff_id)):
+            fd = os.open(self.path(diff_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                syscalls.syncfs(fd)  # one call, whatever a layer consists of
+            finally:
+                os.close(fd)
+
     def remove(self, diff_id: Digest) -> None:
-        aside = self._aside(diff_id)
+        aside = os.path.join(self._tmp, f"removed-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}")
         with reporting("remove", self.path(diff_id)):
             os.makedirs(self._tmp, exist_ok=True)
             try:
@@ -106,33 +117,63 @@ class LayerFolders:
         remove_tree(aside)
 
     @contextmanager
-    def new(self, diff_id: Digest) -> Iterator[str]:
-        """A folder aside to build the snapshot in; `commit` it inside the block, or it goes."""
-        aside = self._aside(diff_id)
-        with reporting("write", aside):
-            os.makedirs(aside, mode=0o700)
+    def new(self, diff_id: Digest) -> Iterator[str | None]:
+        """An empty folder aside to build the snapshot in; `commit` it inside the block, or it goes.
+
+        None when another process, for which this one waited, has made the snapshot.
+        """
+        aside = os.path.join(self._tmp, f"layer-{diff_id.algorithm}-{diff_id.hex}")
+        fd = self._lock_aside(diff_id, aside)
+        if fd is None:
+            yield None
+            return
         try:
+            for name in os.listdir(fd):  # whoever made these is dead, or the lock would not be ours
+                remove_tree(os.path.join(aside, name))
             yield aside
-        finally:
+            if is_same(fd, aside):
+                remove_tree(aside)
+        except BaseException:
             remove_tree(aside)
+            raise
+        finally:
+            unlock(fd)
+
+    def _lock_aside(self, diff_id: Digest, aside: str) -> int | None:
+        """The folder *aside*, made and locked; None when the snapshot is there by then."""
+        while not self.has(diff_id):
+            with reporting("write", aside):
+                os.makedirs(aside, mode=0o700, exist_ok=True)
+                try:
+                    fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except FileNotFoundError:  # its maker has finished, or given up
+                    continue
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if is_same(fd, aside):
+                    return fd
+                unlock(fd)
+        return None
 
     def commit(self, diff_id: Digest, aside: str, facts: LayerFacts) -> None:
-        """Publish *aside*, whose files are durable already; somebody else's equal snapshot may win."""
+        """Publish *aside*. Not synced: see the contract."""
         path = self.path(diff_id)
         with reporting("write", path):
-            _write_synced(os.path.join(aside, _FACTS), msgspec.json.encode(facts))
-            sync_folder(aside)
+            _write(os.path.join(aside, _FACTS), msgspec.json.encode(facts))
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             try:
                 os.rename(aside, path)
-            except OSError:  # ENOTEMPTY or EEXIST: it is there by now, or what is left of it
+            except OSError:  # ENOTEMPTY or EEXIST: what is left of a damaged one
                 if not self.has(diff_id):
                     self.remove(diff_id)
                     os.rename(aside, path)
-            sync_folder(os.path.dirname(path))
 
-    def _aside(self, diff_id: Digest) -> str:
-        return os.path.join(self._tmp, f"layer-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}")
+
+def is_same(fd: int, path: str) -> bool:
+    """Whether *path* is (still) the open folder *fd*."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def topmost_once(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:
@@ -148,8 +189,6 @@ def _names(folder: str) -> tuple[str, ...]:
         return ()
 
 
-def _write_synced(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -33,7 +33,9 @@ class Intake(io.RawIOBase):
         self._hasher.update(data)
         self.size += len(data)
         if self._copy is not None:
-            self._copy.write(data)
+            view = memoryview(data)
+            while view:
+                view = view[self._copy.write(view) :]
         return data
 
     def verify(self) -> None:

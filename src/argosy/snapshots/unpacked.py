@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from ..linux import paths, syscalls
+from ..linux import paths
 from ..linux.files import reporting
 from .folders import LayerFacts, LayerFolders, topmost_once
 
@@ -35,18 +35,17 @@ class UnpackedSnapshotter(LayerFolders):
         self._user = user
 
     def apply(self, diff_id: Digest, tar: BinaryIO) -> None:
-        if self.has(diff_id):
-            return
         from .ahead import ReadAhead
         from .intake import Intake
 
-        with self.new(diff_id) as aside, reporting("write", aside):
+        with self.new(diff_id) as aside, reporting("write", self.path(diff_id)):
+            if aside is None:
+                return
             os.mkdir(f"{aside}/{_TREE}")
             root_fd = os.open(f"{aside}/{_TREE}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with ReadAhead(tar) as ahead:
                     facts = self._unpack(Intake(ahead, diff_id), root_fd)
-                syscalls.syncfs(root_fd)  # one call for a hundred thousand files
             finally:
                 os.close(root_fd)
             self.commit(diff_id, aside, facts)

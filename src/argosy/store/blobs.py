@@ -2,7 +2,8 @@
 
 Beneath the root lie `blobs/<algorithm>/<hex>` (mode 0444, complete or absent) and
 `ingest/` (what is being written). Nothing here knows images or references; the
-engine and the registry server share this class and this layout.
+engine and the registry server share this class and this layout. What comes from
+another registry, perhaps in several attempts, is put together in assembly.py.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from ..oci.descriptor import Descriptor
 from ..oci.digest import ALGORITHMS, CHUNK, Digest, VerifyingReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
     from _typeshed import StrPath
 
+    from .assembly import Assembly
+
 OCTETS = "application/octet-stream"
 PART = ".part"
+#: beside a part: what of it has arrived, see assembly.py
+JOURNAL = ".journal"
 _REMEDY = "argosy check --repair removes it and tells which images to pull again"
 #: errnos of file systems that have no flock (some network ones)
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -52,7 +57,7 @@ class BlobStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _translate(error, "look at", self._path(digest)) from error
+            raise translated(error, "look at", self._path(digest)) from error
 
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
         """Stream a blob from byte *offset*; a whole read (offset 0) checks the digest at its end.
@@ -90,45 +95,58 @@ class BlobStore:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _translate(error, "claim", path) from error
+            raise translated(error, "claim", path) from error
         return True
 
     def ingest(self, expected: Descriptor | None = None, *, algorithm: str = "sha256") -> Ingest:
-        """Begin to write a blob; use as a context manager, write from `offset` on, then commit.
+        """Begin to write a blob; use as a context manager, write, then commit.
 
-        With *expected*, what an earlier attempt left is taken up again, and only one
-        writer of that digest exists at a time: a second one waits here, and then
-        finds the blob complete. Without, the digest of *algorithm* becomes the name.
-
-        Raises Exhausted at once when the disk cannot hold what is missing.
+        With *expected* it may turn out to be here already: `complete` then. Without, the
+        digest of *algorithm* becomes its name. Raises Exhausted at once when the disk
+        cannot hold it.
         """
         return Ingest(self, expected, expected.digest.algorithm if expected is not None else algorithm)
 
+    def assemble(self, expected: Descriptor, waiting: Callable[[], None] = lambda: None) -> Assembly:
+        """Put a blob together from ranges, taking up what an earlier attempt left; see Assembly."""
+        from .assembly import Assembly
+
+        return Assembly(self, expected, waiting)
+
+    def part_path(self, digest: Digest) -> str:
+        """Where a blob is put together."""
+        return os.path.join(self._ingest, f"{digest.algorithm}-{digest.hex}{PART}")
+
     def put(self, raw: bytes, media_type: str) -> Descriptor:
         """Store small content that is in memory. Idempotent."""
-        descriptor = Descriptor.of(raw, media_type)
+        return self.keep(Descriptor.of(raw, media_type), raw)
+
+    def keep(self, descriptor: Descriptor, raw: bytes, *, sync: bool = True) -> Descriptor:
+        """As put, under a digest that is known; *sync* as for adopt. Raises Corrupt when *raw* is something else."""
         with self.ingest(descriptor) as part:
             if not part.complete:
-                part.restart()  # a part that a power cut damaged must not spoil what we hold in memory
                 part.write(raw)
-            return part.commit()
+            return part.commit(sync=sync)
 
-    def adopt(self, fd: int, path: str, digest: Digest) -> None:
+    def adopt(self, fd: int, path: str, digest: Digest, *, sync: bool = True) -> None:
         """Publish the file *path*, open as *fd*, whose bytes the caller has checked against *digest*.
 
-        It must lie on the store's file system; it is synced, and *path* is gone
-        afterwards. The caller closes *fd*. Raises OSError.
+        It must lie on the store's file system; *path* is gone afterwards. Without *sync*
+        a power cut may spoil it, so that it must be listed in `unsettled` before. The
+        caller closes *fd*. Raises OSError.
         """
         from ..linux.files import sync_folder
 
         target = self._path(digest)
         folder = os.path.dirname(target)
-        _make_folder(folder)
+        make_folder(folder)
         os.fchmod(fd, 0o444)
-        os.utime(fd)  # a resumed part may be older than a sweep's grace period
-        os.fsync(fd)
+        os.utime(fd)  # a part that was taken up may be older than a sweep's grace period
+        if sync:
+            os.fsync(fd)
         os.rename(path, target)
-        sync_folder(folder)
+        if sync:
+            sync_folder(folder)
 
     def delete(self, digest: Digest) -> int:
         """Remove a blob, whoever may need it; returns the bytes freed, 0 when it was not here."""
@@ -139,7 +157,7 @@ class BlobStore:
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise _translate(error, "remove", path) from error
+            raise translated(error, "remove", path) from error
         return size
 
     def walk(self) -> Iterator[Digest]:
@@ -169,7 +187,7 @@ class BlobStore:
     def _lock(self, *, shared: bool) -> Iterator[None]:
         from ..linux.files import locked
 
-        _make_folder(self._ingest)
+        make_folder(self._ingest)
         with locked(os.path.join(self._ingest, "collector.lock"), shared=shared):
             yield
 
@@ -188,14 +206,13 @@ class BlobStore:
                 hint="argosy check shows what is affected; pulling the image again brings it back",
             ) from error
         except OSError as error:
-            raise _translate(error, "open", path) from error
+            raise translated(error, "open", path) from error
 
 
 class Ingest:
-    """A blob being written: open, then committed or aborted, or left as a resumable part.
+    """A blob being written, in order: open, then committed or aborted. Leaving the block without commit aborts.
 
-    Leaving the block without commit keeps a part that is named by its expected
-    digest; a part without a name is removed. Not for several threads at once.
+    Not for several threads at once.
     """
 
     def __init__(self, store: BlobStore, expected: Descriptor | None, algorithm: str) -> None:
@@ -207,17 +224,17 @@ class Ingest:
         self._hasher = Digest(f"{algorithm}:").hasher()
         self._fd: int | None = None
         self._path = ""
-        #: bytes that are here already; the next write goes there
+        #: bytes written so far
         self.offset = 0
-        #: nothing is missing: skip the transfer and commit
+        #: nothing is missing: only commit
         self.complete = False
         try:
             self._begin()
         except OSError as error:
-            self.close()
+            self.abort()
             raise self._failed(error) from error
         except BaseException:
-            self.close()
+            self.abort()
             raise
 
     def write(self, data: bytes | memoryview) -> int:
@@ -242,29 +259,21 @@ class Ingest:
         self.complete = self._expected is not None and self.offset == self._expected.size
         return len(data)
 
-    def restart(self) -> None:
-        """Begin again at byte 0: the other side cannot continue, or the part is not to be trusted."""
-        fd = self._open_fd()
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
-        self._hasher = Digest(f"{self._algorithm}:").hasher()
-        self.offset, self.complete = 0, self._expected is not None and self._expected.size == 0
+    def commit(self, *, media_type: str | None = None, digest: Digest | None = None, sync: bool = True) -> Descriptor:
+        """Check and publish the blob under its digest; returns its descriptor.
 
-    def commit(self, *, media_type: str | None = None, digest: Digest | None = None) -> Descriptor:
-        """Check, sync and publish the blob under its digest; returns its descriptor.
-
-        *digest* is what a peer says the content is, when that is known only at the end.
-        Raises Corrupt (size-mismatch: the part stays, it may be continued; digest-mismatch:
-        the part is removed), Exhausted.
+        *digest* is what a peer says the content is, when that is known only at the end;
+        *sync* as for adopt.
+        Raises Corrupt (size-mismatch: writing may go on; digest-mismatch: it is gone), Exhausted.
         """
         expected = self._expected
         if self._fd is None and self.complete and expected is not None:
-            return expected  # another writer was first
+            return expected  # it was here
         if expected is not None and self.offset != expected.size:
             raise _damaged(expected.digest, f"ends after {self.offset} of {expected.size} bytes")
         found = self._check(expected.digest if expected is not None else digest)
         try:
-            self._publish(found)
+            self._publish(found, sync=sync)
         except OSError as error:
             raise self._failed(error) from error
         if expected is not None:
@@ -272,88 +281,37 @@ class Ingest:
         return Descriptor(media_type=media_type or OCTETS, digest=found, size=self.offset)
 
     def abort(self) -> None:
-        """Forget what was written. Idempotent."""
-        if self._fd is not None:
-            _unlink(self._path)
-        self.close()
-
-    def close(self) -> None:
-        """Let go; a part with a name stays for the next attempt. Idempotent."""
+        """Forget what was written. Idempotent; nothing to do after a commit."""
         fd, self._fd = self._fd, None
-        if fd is None:
-            return
-        if self._expected is None or self.offset == 0:
+        if fd is not None:
             _unlink(self._path)
-        os.close(fd)  # and with it the lock
+            os.close(fd)  # and with it the lock
 
     def __enter__(self) -> Ingest:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        self.abort()
 
     def _begin(self) -> None:
-        _make_folder(self._store._ingest)
-        if self._expected is None:
-            self._open_private()
+        make_folder(self._store._ingest)
+        if self._expected is not None and self._store.claim(self._expected):
+            self.complete, self.offset = True, self._expected.size
             return
-        if self._is_there(self._expected):
-            return
-        digest = self._expected.digest
-        self._open_shared(os.path.join(self._store._ingest, f"{digest.algorithm}-{digest.hex}{PART}"))
-        if self._is_there(self._expected):  # the writer that we waited for has finished it
-            self.abort()
-            return
-        self._resume(self._expected)
-        self._require_space(self._expected)
-
-    def _is_there(self, expected: Descriptor) -> bool:
-        if self._store.claim(expected):
-            self.complete, self.offset = True, expected.size
-        return self.complete
-
-    def _open_private(self) -> None:
         self._path = os.path.join(self._store._ingest, f"{os.urandom(16).hex()}{PART}")
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.complete = self._expected is not None and self._expected.size == 0
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # tells a sweep that somebody is alive behind it
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+        if self._expected is not None:
+            self._require_space(self._expected.size)
 
-    def _open_shared(self, path: str) -> None:
-        """Open and lock the part that *path* names; where there are no locks, a part of our own instead."""
-        while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                # The writer before us may have renamed or removed the file whose lock we waited for.
-                if is_named(fd, path):
-                    self._fd, self._path = fd, path
-                    return
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                self._open_private()
-                return
-            finally:
-                if self._fd != fd:
-                    os.close(fd)
-
-    def _resume(self, expected: Descriptor) -> None:
-        """Hash what an earlier attempt left; too long a part is worth nothing."""
-        fd = self._open_fd()
-        if os.fstat(fd).st_size > expected.size:
-            os.ftruncate(fd, 0)
-        while chunk := os.read(fd, CHUNK):
-            self._hasher.update(chunk)
-            self.offset += len(chunk)
-        self.complete = self.offset == expected.size
-
-    def _require_space(self, expected: Descriptor) -> None:
+    def _require_space(self, missing: int) -> None:
         """Fail before the transfer, not after gigabytes of it. File systems that tell nothing pass."""
         status = os.fstatvfs(self._open_fd())
-        missing = expected.size - self.offset
         if status.f_blocks and missing > status.f_bavail * status.f_frsize:
             raise self._full(missing)
 
@@ -375,9 +333,9 @@ class Ingest:
             )
         return found
 
-    def _publish(self, digest: Digest) -> None:
+    def _publish(self, digest: Digest, *, sync: bool) -> None:
         fd = self._open_fd()
-        self._store.adopt(fd, self._path, digest)
+        self._store.adopt(fd, self._path, digest, sync=sync)
         self._fd = None
         os.close(fd)
         self.complete = True
@@ -390,18 +348,23 @@ class Ingest:
     def _failed(self, error: OSError, missing: int = 0) -> Error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return self._full(self._expected.size - self.offset if self._expected is not None else missing)
-        return _translate(error, "write", self._path or self._store._ingest)
+        return translated(error, "write", self._path or self._store._ingest)
 
     def _full(self, missing: int) -> Exhausted:
-        status = os.statvfs(self._store.root)
-        free = status.f_bavail * status.f_frsize
         name = f"blob {self._expected.digest}" if self._expected is not None else "the new blob"
-        return Exhausted(
-            f"no space left for {name}",
-            code="disk-full",
-            context=f"{missing} more bytes are needed, {free} are free in {self._store.root}",
-            hint="free space with argosy prune, or place the store elsewhere with --root",
-        )
+        return full_disk(self._store.root, name, missing)
+
+
+def full_disk(root: StrPath, name: str, missing: int) -> Exhausted:
+    """The error for *missing* bytes of *name* that do not fit."""
+    status = os.statvfs(root)
+    free = status.f_bavail * status.f_frsize
+    return Exhausted(
+        f"no space left for {name}",
+        code="disk-full",
+        context=f"{missing} more bytes are needed, {free} are free in {os.fspath(root)}",
+        hint="free space with argosy prune, or place the store elsewhere with --root",
+    )
 
 
 def is_named(fd: int, path: str) -> bool:
@@ -416,18 +379,18 @@ def _damaged(digest: Digest, why: str, hint: str = "") -> Corrupt:
     return Corrupt(f"blob {digest} is damaged", code="size-mismatch", context=why, hint=hint)
 
 
-def _make_folder(path: str) -> None:
+def make_folder(path: str) -> None:
     """Make *path* and what is missing above it, each name synced."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path) or "."
-    _make_folder(parent)
+    make_folder(parent)
     try:
         os.mkdir(path)
     except FileExistsError:
         return
     except OSError as error:  # ENOENT too: in /proc a folder exists and yet nothing can be made in it
-        raise _translate(error, "make", path) from error
+        raise translated(error, "make", path) from error
     from ..linux.files import sync_folder
 
     sync_folder(parent)
@@ -438,7 +401,7 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-def _translate(error: OSError, doing: str, path: str) -> Error:
+def translated(error: OSError, doing: str, path: str) -> Error:
     from ..linux.files import translate  # reaches ctypes, which a listing does without
 
     return translate(error, doing, path)

@@ -35,7 +35,7 @@ from ..oci import descriptor as media
 from ..oci.digest import Digest
 from ..oci.image import Image, read_manifest
 from ..oci.manifest import Manifest
-from .blobs import PART, is_named
+from .blobs import JOURNAL, PART, is_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,6 +124,7 @@ def publish(
     needs: Iterable[Descriptor],
     blobs: BlobStore,
     refs: RefStore,
+    sync: bool = True,
 ) -> RefRecord:
     """Name an image after making sure that all of *needs* (its own manifest included) is here; its maker's work ends.
 
@@ -139,7 +140,7 @@ def publish(
                     context=f"blob {needed.digest} is gone from {blobs.root}",
                     hint="do it again; what is still there is not transferred twice",
                 )
-        record = refs.set(reference, descriptor, summary=summary)
+        record = refs.set(reference, descriptor, summary=summary, sync=sync)
         settle(needs, blobs=blobs)
     return record
 
@@ -194,6 +195,8 @@ def _remove_parts(blobs: BlobStore, latest_ns: int) -> tuple[int, int]:
             status = os.fstat(fd)
             if status.st_mtime_ns <= latest_ns and is_named(fd, path):
                 os.unlink(path)
+                with suppress(FileNotFoundError):
+                    os.unlink(path + JOURNAL)
                 count, size = count + 1, size + status.st_size
         except BlockingIOError:  # somebody is writing it
             pass

@@ -117,16 +117,17 @@ class RefStore:
             raise self._unknown(text)
         return records[0]
 
-    def set(self, reference: Reference, descriptor: Descriptor, *, summary: Summary) -> RefRecord:
-        """Make *reference* mean this image, durably; the last step after all its content is in the store.
+    def set(self, reference: Reference, descriptor: Descriptor, *, summary: Summary, sync: bool = True) -> RefRecord:
+        """Make *reference* mean this image; the last step after all its content is in the store.
 
         An image that loses its last name by this stays, untagged, until it is pruned.
+        Without *sync* a power cut may undo it.
         """
         before = self.find_exact(reference)
         record = _record(reference, descriptor, summary)
         if before is not None and before.image_id != summary.image_id and self._is_last_name(before):
-            self._write(_record(untagged(before.manifest.digest), before.manifest, before.summary))
-        self._write(record)
+            self._write(_record(untagged(before.manifest.digest), before.manifest, before.summary), sync=sync)
+        self._write(record, sync=sync)
         if not record.is_untagged:
             self.delete(untagged(summary.manifest.digest))
         return record
@@ -214,12 +215,16 @@ class RefStore:
                 hint="argosy check --repair removes it; pull the image again",
             ) from error
 
-    def _write(self, record: RefRecord) -> None:
+    def restore(self, record: RefRecord) -> None:
+        """Make a name mean again what it meant."""
+        self._write(record)
+
+    def _write(self, record: RefRecord, *, sync: bool = True) -> None:
         from ..linux.files import reporting, write_atomic
 
         with reporting("make", self._folder):
             os.makedirs(self._folder, exist_ok=True)
-        write_atomic(os.path.join(self._folder, file_name(record.reference)), encode(record) + b"\n")
+        write_atomic(os.path.join(self._folder, file_name(record.reference)), encode(record) + b"\n", sync=sync)
 
     def _is_last_name(self, record: RefRecord) -> bool:
         names = [row for row in read_listing(self.root) if row.image_id == record.image_id]

@@ -1,0 +1,143 @@
+"""One layer from a registry to its snapshot, in one pass: fetched, hashed, inflated, hashed again, written, indexed.
+
+Each stage runs in a thread of its own, as fast as the slowest of them. The compressed
+blob is kept beside the snapshot; what has arrived of it survives whatever interrupts.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from ..errors import Cancelled, Corrupt, Error
+from ..layer.compression import decompressed
+from ..snapshots.ahead import ReadAhead
+from .fetch import fetching
+from .progress import Advanced, Finished, Observed, Started
+from .unpack import ensure_layer, named, warn_of
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ..oci.descriptor import Descriptor
+    from ..oci.image import Layer
+    from ..remote.repository import Repository
+    from ..snapshots import Snapshotter
+    from ..store.assembly import Assembly
+    from ..store.blobs import BlobStore
+    from .parallel import Check
+    from .progress import Event, Progress
+
+_AHEAD = 1 << 17  # bytes a read of compressed data; see layer/compression.py
+_DEPTH = 16
+
+
+class Bringer:
+    """Brings layers of one repository; its methods are called in several threads or processes at once."""
+
+    def __init__(self, *, repository: Repository, blobs: BlobStore, snapshotter: Snapshotter, connections: int) -> None:
+        self._repository = repository
+        self._blobs = blobs
+        self._snapshotter = snapshotter
+        self._connections = connections
+
+    def layer(self, layer: Layer, check: Check, progress: Progress) -> None:
+        """Make sure that blob and snapshot of *layer* are here.
+
+        Raises NotFound, Unavailable, Unauthorized, Corrupt, Exhausted. What has arrived stays, unless
+        it is not what was promised.
+        """
+        name = layer.descriptor.digest.short
+        with self._blobs.assemble(layer.descriptor, lambda: progress(_waiting(name))) as assembly:
+            if assembly.complete and self._snapshotter.has(layer.diff_id):
+                return progress(Finished(name, "Already exists"))
+            if not assembly.complete:
+                self._receive(layer, assembly, check, progress)
+        ensure_layer(layer, snapshotter=self._snapshotter, blobs=self._blobs, progress=progress, check=check)
+        return progress(Finished(name, "Pull complete"))
+
+    def blob(self, descriptor: Descriptor, check: Check, progress: Progress) -> None:
+        """Make sure that a blob is here, whatever it is."""
+        name = descriptor.digest.short
+        with self._blobs.assemble(descriptor, lambda: progress(_waiting(name))) as assembly:
+            if not assembly.complete:
+                passage = _Passage(descriptor, assembly.present, progress)
+                with self._fetching(descriptor, assembly, check, passage):
+                    _commit(assembly)
+                progress(Finished(name, "Download complete"))
+
+    def _receive(self, layer: Layer, assembly: Assembly, check: Check, progress: Progress) -> None:
+        passage = _Passage(layer.descriptor, assembly.present, progress)
+        with self._fetching(layer.descriptor, assembly, check, passage):
+            if not self._snapshotter.has(layer.diff_id):
+                self._apply(layer, assembly, check, passage)
+                warn_of(layer, snapshotter=self._snapshotter, progress=progress)
+            _commit(assembly)
+
+    def _fetching(
+        self, descriptor: Descriptor, assembly: Assembly, check: Check, passage: _Passage
+    ) -> AbstractContextManager[None]:
+        return fetching(
+            descriptor,
+            assembly,
+            repository=self._repository,
+            connections=self._connections,
+            check=check,
+            advanced=passage.arrived,
+        )
+
+    def _apply(self, layer: Layer, assembly: Assembly, check: Check, passage: _Passage) -> None:
+        """From the growing blob to the snapshot. Of a bad blob that is said, of a good blob with bad content this."""
+        with ReadAhead(assembly.open(), chunk=_AHEAD, depth=_DEPTH) as ahead:
+            stream = Observed(cast("BinaryIO", ahead), layer.descriptor.digest.short, passage.consumed, check)
+            try:
+                self._snapshotter.apply(layer.diff_id, decompressed(cast("BinaryIO", stream)))
+                return
+            except Cancelled:
+                raise
+            except Error as error:
+                fault = error
+        _commit(assembly)  # raises what is wrong with the blob, if anything is
+        raise named(fault, layer.descriptor.digest) from fault
+
+
+def _commit(assembly: Assembly) -> None:
+    try:
+        assembly.commit()
+    except Corrupt:
+        assembly.discard()
+        raise
+
+
+def _waiting(name: str) -> Started:
+    return Started(name, None, "Waiting for another argosy")
+
+
+class _Passage:
+    """What people see of one layer: bytes that arrive, and when all have, bytes that have been worked on."""
+
+    def __init__(self, descriptor: Descriptor, present: int, progress: Progress) -> None:
+        self._name = descriptor.digest.short
+        self._size = descriptor.size
+        self._progress = progress
+        self._guard = threading.Lock()
+        self._arrived = present
+        self._consumed = 0
+        progress(Started(self._name, self._size, "Downloading"))
+        progress(Advanced(self._name, present))
+
+    def arrived(self, count: int) -> None:
+        with self._guard:
+            self._arrived += count
+            self._progress(Advanced(self._name, count))
+            if self._arrived >= self._size:
+                self._progress(Finished(self._name, "Download complete"))
+                self._progress(Started(self._name, self._size, "Extracting"))
+                self._progress(Advanced(self._name, self._consumed))
+
+    def consumed(self, event: Event) -> None:
+        assert isinstance(event, Advanced)
+        with self._guard:
+            self._consumed += event.count
+            if self._arrived >= self._size:
+                self._progress(Advanced(self._name, event.count))
