@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..linux.seccomp_cache import Filter
     from ..oci.digest import Digest
     from ..oci.reference import Reference
+    from ..remote.catalogue import Catalogue
     from ..remote.credentials import Credentials
     from ..remote.repository import Repository
     from ..remote.transport import Transport
@@ -313,6 +314,12 @@ class Host:
         from ..remote.repository import connect
 
         return connect(reference, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
+
+    def catalogue(self, registry: str, *, plain_http: bool = False) -> Catalogue:
+        """The repositories of *registry*; nothing is sent yet."""
+        from ..remote.catalogue import connect
+
+        return connect(registry, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
 
     def transport(self, *, plain_http: bool = False) -> Transport:
         """HTTP with this user's proxies and CA files; --debug shows its requests."""
