@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
+    from ..store.lists import ListStore
     from ..store.records import Container, ContainerStore
     from ..store.refs import RefStore
 
@@ -108,6 +109,13 @@ class Host:
         from ..store.refs import RefStore
 
         return RefStore(self._checked_root)
+
+    @cached_property
+    def lists(self) -> ListStore:
+        """Manifest lists that are being composed."""
+        from ..store.lists import ListStore
+
+        return ListStore(self._checked_root)
 
     @cached_property
     def containers(self) -> ContainerStore:
