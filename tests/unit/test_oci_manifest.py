@@ -161,6 +161,14 @@ def test_the_fault_is_named_by_its_path() -> None:
     assert caught.value.context == "Object missing required field `size` - at `$.layers[1]`"
 
 
+@pytest.mark.parametrize("digest", ["null", "5", "[]", "{}", "true", "1.5"])
+def test_a_digest_that_is_no_text_is_corrupt(digest: str) -> None:
+    """null counts as absent, also where it may not be."""
+    with pytest.raises(Corrupt) as caught:
+        parse(CONFIG_JSON.replace(f'"{D}"', digest).join(('{"schemaVersion":2,"layers":[],"config":', "}")).encode())
+    assert (caught.value.code, "$.config" in caught.value.context) == ("manifest-invalid", True)
+
+
 @pytest.mark.parametrize(
     ("machine", "offers", "chosen"),
     [
