@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 
 import msgspec
 from hypothesis import given
@@ -14,6 +15,7 @@ from argosy.oci import descriptor as media
 from argosy.oci.config import ImageConfig
 from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import ALGORITHMS, Digest, VerifyingReader
+from argosy.oci.go_json import encode_as_go, reindented
 from argosy.oci.manifest import encode_index, encode_manifest, parse
 from argosy.oci.platform import Platform
 from argosy.oci.reference import Reference
@@ -147,3 +149,24 @@ def test_fields_that_we_do_not_know_survive_a_change(extra: dict[str, object]) -
 
 
 KNOWN = frozenset("architecture os variant created author config rootfs history".split())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(JSON, st.sampled_from(["\t", "   "]), st.booleans())
+def test_new_white_space_changes_no_document(value: object, indent: str, ascii_only: bool) -> None:
+    """Go's layout is Python's too, apart from what is escaped."""
+    raw = json.dumps(value, ensure_ascii=ascii_only)
+    assert reindented(raw.encode(), indent).decode() == json.dumps(value, indent=indent, ensure_ascii=ascii_only)
+
+
+@given(JSON)
+def test_json_as_go_writes_it_is_safe_within_html_and_means_the_same(value: object) -> None:
+    text = encode_as_go(value, "\t").decode()
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == value

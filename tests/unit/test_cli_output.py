@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from argosy.cli import output
+from argosy.cli.rows import LazyRow
 from argosy.errors import Corrupt, Error, NotFound, Unauthorized
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -169,3 +175,64 @@ def test_any_exception_becomes_an_error(error: BaseException, kind: type[Error],
 
 def test_a_fault_of_ours_is_called_one() -> None:
     assert output.as_error(KeyError("x")).message == "this is a fault in argosy: KeyError: 'x'"
+
+
+HEADERS = {"Name": "NAME", "Tag": "TAG", "Digest": "DIGEST"}
+
+
+@pytest.mark.parametrize(
+    ("template", "quiet", "printed"),
+    [
+        (None, None, ["NAME          TAG\nlonger/name   1\n", "longer/name   22\n"]),
+        ("table", "Tag", ["NAME          TAG\nlonger/name   1\n", "longer/name   22\n"]),
+        (None, "Tag", ["1\n", "22\n"]),
+        ("json", None, ['{"Name":"longer/name","Tag":"1"}\n', '{"Name":"longer/name","Tag":"22"}\n']),
+        ("{{.Tag}}!", "Tag", ["1!\n", "22!\n"]),
+    ],
+)
+def test_a_row_of_a_stream_is_printed_before_the_next_is_made(
+    template: str | None, quiet: str | None, printed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        for tag in ("1", "22"):
+            yield {"Name": "longer/name", "Tag": tag}
+            seen.append(capsys.readouterr().out)
+
+    output.stream(rows(), columns=("Name", "Tag"), headers=HEADERS, template=template, quiet=quiet)
+    assert seen == printed
+
+
+def test_an_empty_stream_is_a_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    output.stream([], columns=("Name", "Tag"), headers=HEADERS)
+    assert capsys.readouterr().out == "NAME      TAG\n"
+    output.stream([], columns=("Name", "Tag"), headers=HEADERS, template="json")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_template_of_a_stream_is_aligned_to_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ({"Name": name, "Tag": "x"} for name in ("a", "a-long-one"))
+    output.stream(rows, columns=("Name", "Tag"), headers=HEADERS, template="table {{.Name}}\t{{.Tag}}")
+    assert capsys.readouterr().out == "NAME         TAG\na            x\na-long-one   x\n"
+
+
+def test_a_field_that_costs_is_made_once_and_only_when_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[str] = []
+
+    def digest() -> str:
+        made.append("digest")
+        return "sha256:1"
+
+    for template, times in (("{{.Tag}}", 0), ("json", 0), ("{{.Digest}} {{.Digest}}", 1)):
+        output.stream(
+            [LazyRow(Name="a", Tag="1", Digest=digest)], columns=("Name", "Tag"), headers=HEADERS, template=template
+        )
+        assert len(made) == times
+    assert capsys.readouterr().out == '1\n{"Name":"a","Tag":"1"}\nsha256:1 sha256:1\n'
+
+
+def test_a_field_that_does_not_exist_is_a_mistake_in_a_stream_too() -> None:
+    with pytest.raises(Error) as caught:
+        output.stream([LazyRow(Digest="x")], columns=("Digest",), headers=HEADERS, template="{{.Digset}}")
+    assert "there is no field .Digset (did you mean Digest?)" in caught.value.message

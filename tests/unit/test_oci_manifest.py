@@ -8,7 +8,8 @@ from argosy.errors import Corrupt, NotFound
 from argosy.oci import descriptor as media
 from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import Digest
-from argosy.oci.manifest import MANIFEST_LIMIT, Index, Manifest, encode_index, encode_manifest, parse
+from argosy.oci.go_json import reindented
+from argosy.oci.manifest import MANIFEST_LIMIT, Index, Manifest, encode_index, encode_list, encode_manifest, parse
 from argosy.oci.platform import Platform
 
 CONFIG = Descriptor.of(b"{}", media.OCI_CONFIG)
@@ -160,6 +161,14 @@ def test_the_fault_is_named_by_its_path() -> None:
     assert caught.value.context == "Object missing required field `size` - at `$.layers[1]`"
 
 
+@pytest.mark.parametrize("digest", ["null", "5", "[]", "{}", "true", "1.5"])
+def test_a_digest_that_is_no_text_is_corrupt(digest: str) -> None:
+    """null counts as absent, also where it may not be."""
+    with pytest.raises(Corrupt) as caught:
+        parse(CONFIG_JSON.replace(f'"{D}"', digest).join(('{"schemaVersion":2,"layers":[],"config":', "}")).encode())
+    assert (caught.value.code, "$.config" in caught.value.context) == ("manifest-invalid", True)
+
+
 @pytest.mark.parametrize(
     ("machine", "offers", "chosen"),
     [
@@ -218,3 +227,75 @@ def test_a_descriptor_knows_its_family() -> None:
         media.DOCKER_MANIFEST: (False, True, False),
         media.OCI_LAYER_ZSTD: (False, False, True),
     }
+
+
+DOCKER_LIST = """\
+{
+   "schemaVersion": 2,
+   "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+   "manifests": [
+      {
+         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+         "size": 1,
+         "digest": "sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
+         "platform": {
+            "architecture": "arm",
+            "os": "linux",
+            "variant": "v7"
+         }
+      },
+      {
+         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+         "size": 1,
+         "digest": "sha256:3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d",
+         "platform": {
+            "architecture": "amd64",
+            "os": "windows",
+            "os.version": "10.0.17763",
+            "os.features": [
+               "win32k",
+               "\\u003cother\\u003e"
+            ]
+         }
+      },
+      {
+         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+         "size": 1,
+         "digest": "sha256:2e7d2c03a9507ae265ecf5b5356885a53393a2029d241394997265a1a25aefc6",
+         "platform": {
+            "architecture": "",
+            "os": ""
+         }
+      }
+   ]
+}"""
+
+
+def test_a_list_of_dockers_manifests_has_the_bytes_that_docker_pushes() -> None:
+    """The layout of docker CLI 28.2, which shows platforms that are not known as empty texts."""
+    windows = Platform(os="windows", architecture="amd64", os_version="10.0.17763", os_features=("win32k", "<other>"))
+    platforms = (Platform.parse("linux/arm/v7"), windows, None)
+    children = tuple(
+        Descriptor(media_type=media.DOCKER_MANIFEST, digest=Digest.of(raw), size=1, platform=platform)
+        for raw, platform in zip((b"a", b"b", b"c"), platforms, strict=True)
+    )
+    index = encode_list(children)
+    assert index.raw.decode() == DOCKER_LIST
+    assert (index.descriptor.media_type, index.manifests[:2]) == (media.DOCKER_INDEX, children[:2])
+
+
+def test_another_list_is_an_oci_index_in_the_order_given() -> None:
+    children = (child("linux/arm64"), child("linux/amd64", media_type=media.DOCKER_MANIFEST))
+    assert encode_list(children) == encode_index(children)
+    noted = Descriptor(
+        media_type=media.DOCKER_MANIFEST, digest=D, size=2, platform=Platform.parse("amd64"), annotations={"a": "b"}
+    )
+    assert encode_list((noted,)) == encode_index((noted,))
+
+
+def test_a_document_that_would_grow_to_gigabytes_is_not_laid_out_anew() -> None:
+    inner = b'"]]]]", ' * 100 + b"0"
+    deep = b"[" * 33 + inner + b"]" * 33
+    assert reindented(deep, "\t") == deep
+    flat = b"[" * 32 + inner + b"]" * 32
+    assert reindented(flat, "\t").count(b"\n") == 164

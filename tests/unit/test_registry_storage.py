@@ -128,11 +128,21 @@ def test_memory_of_running_digests_is_bounded(tmp_path: Path, monkeypatch: pytes
 
 def test_names_list_only_what_ever_held_a_manifest(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    assert storage.names() == []
+    assert list(storage.names()) == []
     for name in ("b", "a/b/c", "a-b", "a/b"):
         storage.repository(name).link_manifest(MANIFEST)
     storage.repository("blobs/only").link_blob(DIGEST)
-    assert storage.names() == ["a-b", "a/b", "a/b/c", "b"]
+    assert list(storage.names()) == ["a-b", "a/b", "a/b/c", "b"]
+
+
+def test_names_come_in_the_order_of_their_bytes_from_any_place_on(tmp_path: Path) -> None:
+    """«-» and «.» sort before «/», digits and letters after it; folders do not."""
+    storage = Storage(tmp_path)
+    names = sorted(["a", "a-b", "a.b", "a/b", "a/b/c", "a/b-c", "a/b0", "a0", "a_b", "ab", "b/c/d"])
+    for name in names:
+        storage.repository(name).link_manifest(MANIFEST)
+    for after in ("", *names, "a/", "a/b/c/d", "a00", "b", "zz"):
+        assert list(storage.names(after=after)) == [name for name in names if name > after]
 
 
 def test_a_tag_whose_manifest_is_gone_names_nothing(tmp_path: Path) -> None:

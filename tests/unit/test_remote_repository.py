@@ -221,7 +221,7 @@ def test_tags_are_read_page_by_page_and_from_this_host_only() -> None:
 def test_a_list_of_tags_that_is_none_is_corrupt() -> None:
     with registry(lambda seen: Reply(body=b'{"tags":[1]}')) as (repository, _), pytest.raises(Corrupt) as caught:
         list(repository.tags())
-    assert caught.value.code == "tags-invalid"
+    assert caught.value.code == "list-invalid"
 
 
 def test_a_blob_that_lies_is_corrupt_at_its_end() -> None:

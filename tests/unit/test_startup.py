@@ -142,6 +142,9 @@ def test_run_loads_no_client_and_no_drawing_before_the_image_is_found(argv: list
     assert not {name for name in ours(modules) if name.split(".")[0] in ("remote", "gpu", "registry", "catalog")}
 
 
-@pytest.mark.parametrize("verb", ["rm", "tag", "inspect", "history", "stack", "info", "version", "completion", "pull"])
+@pytest.mark.parametrize(
+    "verb",
+    ["rm", "tag", "inspect", "history", "stack", "info", "version", "completion", "pull", "tags", "search", "manifest"],
+)
 def test_help_of_a_verb_loads_no_client_and_no_drawing(verb: str, store: Path) -> None:
     assert not loaded_by([verb, "--help"], store) & HEAVY

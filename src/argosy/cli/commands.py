@@ -26,6 +26,9 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("catalog", "catalog", "Build the CUDA platform images and list their releases"),
     ),
     "Registries": (
+        ("search", "search", "Search Docker Hub, or a registry, for images"),
+        ("tags", "tags", "List the tags of an image in its registry"),
+        ("manifest", "manifest", "Look at and compose images of several platforms"),
         ("login", "login", "Log in to a registry"),
         ("logout", "logout", "Log out from a registry"),
         ("registry", "registry", "Serve images to others"),

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from ..linux.seccomp_cache import Filter
     from ..oci.digest import Digest
     from ..oci.reference import Reference
+    from ..remote.catalogue import Catalogue
     from ..remote.credentials import Credentials
     from ..remote.repository import Repository
     from ..remote.transport import Transport
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
+    from ..store.lists import ListStore
     from ..store.records import Container, ContainerStore
     from ..store.refs import RefStore
 
@@ -126,6 +128,13 @@ class Host:
         from ..store.refs import RefStore
 
         return RefStore(self._checked_root)
+
+    @cached_property
+    def lists(self) -> ListStore:
+        """Manifest lists that are being composed."""
+        from ..store.lists import ListStore
+
+        return ListStore(self._checked_root)
 
     @cached_property
     def containers(self) -> ContainerStore:
@@ -332,6 +341,12 @@ class Host:
         from ..remote.repository import connect
 
         return connect(reference, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
+
+    def catalogue(self, registry: str, *, plain_http: bool = False) -> Catalogue:
+        """The repositories of *registry*; nothing is sent yet."""
+        from ..remote.catalogue import connect
+
+        return connect(registry, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
 
     def transport(self, *, plain_http: bool = False) -> Transport:
         """HTTP with this user's proxies and CA files; --debug shows its requests."""

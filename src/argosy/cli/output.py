@@ -63,6 +63,50 @@ def show(
     write(text)
 
 
+def stream(
+    rows: Iterable[Row],
+    *,
+    columns: Sequence[str],
+    headers: Mapping[str, str],
+    template: str | None = None,
+    quiet: str | None = None,
+) -> None:
+    """As show, but each row is printed as soon as it comes; json shows *columns*.
+
+    The first row decides how wide the columns of a plain table are. A `table …`
+    template is aligned to all rows, so it waits for them.
+    """
+    if template is not None and template.startswith("table "):
+        show(rows, columns=columns, headers=headers, template=template)
+    elif template == "table" or (template is None and quiet is None):
+        _stream_table(([str(row[name]) for name in columns] for row in rows), [headers[name] for name in columns])
+    else:
+        line = _line_of(columns, template, quiet)
+        for row in rows:
+            write(line(row))
+
+
+def _stream_table(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> None:
+    left = iter(rows)
+    first = next(left, None)
+    write(table(headings, [first] if first is not None else []))
+    for cells in left:
+        padded = [cells, first or cells]
+        write(table(headings, padded).splitlines(keepends=True)[1])
+
+
+def _line_of(columns: Sequence[str], template: str | None, quiet: str | None) -> Callable[[Row], str]:
+    """How one row is printed."""
+    if template is None:
+        return lambda row: f"{row[quiet or columns[0]]}\n"
+    if template == "json":
+        return lambda row: json_line({name: row[name] for name in columns})
+    from .template import Template, unescaped
+
+    parsed = Template(unescaped(template))
+    return lambda row: for_terminal(parsed.render(row)) + "\n"
+
+
 def document(facts: Mapping[str, object], template: str | None, text: str) -> None:
     """Print one document: *text* for people, without colours, or *facts* the way --format asks for."""
     if template is None:

@@ -6,7 +6,7 @@ document again. Source: image-spec «manifest.md», «image-index.md».
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -203,6 +203,47 @@ def encode_index(manifests: tuple[Descriptor, ...], *, annotations: Mapping[str,
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))
     return Index.parse(encode(document), media.OCI_INDEX)
+
+
+def encode_list(manifests: tuple[Descriptor, ...]) -> Index:
+    """A new index of *manifests* in the order given; equal inputs give equal bytes.
+
+    Docker's own form where all of them are Docker's, so that old clients read it: the very
+    bytes of `docker manifest push`. That form has no annotations, so an OCI index where
+    there are some, or any of the manifests is OCI's.
+    """
+    if all(child.media_type == media.DOCKER_MANIFEST and not child.annotations for child in manifests):
+        return Index.parse(docker_form(media.DOCKER_INDEX, manifests), media.DOCKER_INDEX)
+    return encode_index(manifests)
+
+
+def docker_form(media_type: str, manifests: Iterable[Descriptor]) -> bytes:
+    """An index as `docker manifest` prints it: platforms always, other facts than these never."""
+    from .go_json import encode_as_go  # `run` needs this module, but no list
+
+    entries = [
+        {
+            "mediaType": child.media_type,
+            "size": child.size,
+            "digest": child.digest,
+            "platform": platform_in_docker_form(child.platform),
+        }
+        for child in manifests
+    ]
+    return encode_as_go({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}, "   ")
+
+
+def platform_in_docker_form(platform: Platform | None) -> dict[str, object]:
+    """In the order of Docker's fields, those that may not be left out as empty texts."""
+    if platform is None:
+        return {"architecture": "", "os": ""}
+    fields = {
+        "os.version": platform.os_version,
+        "os.features": platform.os_features,
+        "variant": platform.variant,
+    }
+    known = {name: value for name, value in fields.items() if value}
+    return {"architecture": platform.architecture, "os": platform.os, **known}
 
 
 _T = TypeVar("_T")

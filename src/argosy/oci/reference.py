@@ -57,10 +57,10 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
             rest, tag = rest[:colon], rest[colon + 1 :]
             if _TAG.fullmatch(tag) is None:
                 raise _invalid(text, f"bad tag {tag!r}: letters, digits, «_», «.», «-», at most 128")
-        registry, repository = _split_registry(rest)
+        registry, repository = split_registry(rest)
         if _HEX64.fullmatch(rest):
             raise _invalid(text, "64 hex digits are an image id, not a name")
-        if _REGISTRY.fullmatch(registry) is None:
+        if not is_registry(registry):
             raise _invalid(text, f"bad registry {registry!r}")
         for component in repository.split("/"):
             if _COMPONENT.fullmatch(component) is None:
@@ -86,7 +86,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
         if self.registry != DEFAULT_REGISTRY:
             return self.name
         short = self.repository.removeprefix("library/") if self.repository.count("/") == 1 else self.repository
-        if _split_registry(short) != (DEFAULT_REGISTRY, short) or _HEX64.fullmatch(short):
+        if split_registry(short) != (DEFAULT_REGISTRY, short) or _HEX64.fullmatch(short):
             return self.name
         return short
 
@@ -116,11 +116,16 @@ def is_repository(text: str) -> bool:
     return 0 < len(text) <= NAME_LIMIT and all(_COMPONENT.fullmatch(part) for part in text.split("/"))
 
 
+def is_registry(text: str) -> bool:
+    """Whether *text* is a host with or without a port, as it begins a reference."""
+    return _REGISTRY.fullmatch(text) is not None
+
+
 def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
-def _split_registry(rest: str) -> tuple[str, str]:
+def split_registry(rest: str) -> tuple[str, str]:
     """Docker's rule: the first component is a registry if it has a dot or colon, is localhost, or has capitals."""
     first, slash, remainder = rest.partition("/")
     if slash and (first == "localhost" or any(c in first for c in ".:[") or first.lower() != first):

@@ -44,6 +44,8 @@ def _encode(value: object) -> object:
 
 
 def _decode(kind: type, value: object) -> object:
-    if kind is Digest and isinstance(value, str):
-        return Digest.parse(value)
+    if kind is Digest:
+        if isinstance(value, str):
+            return Digest.parse(value)
+        raise TypeError(f"Expected `str`, got `{'null' if value is None else type(value).__name__}`")
     raise NotImplementedError(f"no rule to decode {kind}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput, NotFound
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..oci.digest import Digest
+
+
+#: Follows «/» among the bytes, so that `name + _PAST_BELOW` lies past all names below *name*, and no other.
+_PAST_BELOW = "0"
 
 
 class Storage:
@@ -50,16 +55,24 @@ class Storage:
             )
         return Repository(name, os.path.join(self._repositories, name), self.blobs)
 
-    def names(self) -> list[str]:
-        """Every repository that holds or held a manifest, sorted."""
-        found, waiting = [], [""]
-        while waiting:
-            name = waiting.pop()
+    def names(self, *, after: str = "") -> Iterator[str]:
+        """Every repository that holds or held a manifest, past *after*, in the order of their bytes.
+
+        Lazy, and each step reads one folder: the next name is the least of a heap of all
+        folders that may hold one, for a folder's own name comes before those below it.
+        Who pages through while others push meets every repository that was there
+        all the time, once.
+        """
+        heap = [""]
+        while heap:
+            name = heappop(heap)
             children = _folders(os.path.join(self._repositories, name))
-            if "_manifests" in children:
-                found.append(name)
-            waiting += [f"{name}/{child}" if name else child for child in children if not child.startswith("_")]
-        return sorted(found)
+            if "_manifests" in children and name > after:
+                yield name
+            for child in children:
+                path = f"{name}/{child}" if name else child
+                if not child.startswith("_") and f"{path}{_PAST_BELOW}" > after:
+                    heappush(heap, path)
 
 
 class Repository:

@@ -6,6 +6,7 @@ those of blobs while they are read. Source: distribution-spec 1.1.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, cast
@@ -18,9 +19,10 @@ from ..oci.descriptor import ACCEPTED, Descriptor
 from ..oci.digest import Digest, VerifyingReader
 from ..oci.manifest import MANIFEST_LIMIT, Index, Manifest
 from ..oci.reference import Reference, is_tag
+from . import pages
 from .auth import Auth
 from .download import BlobReader
-from .messages import HttpRequest, HttpResponse, is_downgrade, join_url, split_url
+from .messages import HttpRequest, HttpResponse, is_downgrade, split_url
 from .session import Session, error_codes, failed, unknown_answer
 from .upload import Uploader, put_manifest
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 _ACCEPT = {"Accept": ", ".join(ACCEPTED)}
-_PAGE = 1000  # tags asked for at once; registries may send fewer
-_PAGE_LIMIT = 8 * 2**20  # bytes of one page of tags
 _TAGS_SEARCHED = 5000  # when a tag is unknown; more would make a typing error expensive
 _TAGS_SHOWN = 5
 
@@ -55,10 +55,6 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> Digest:
         return self.descriptor.digest
-
-
-class _TagList(msgspec.Struct, frozen=True):
-    tags: tuple[str, ...] | None = None
 
 
 class Repository:
@@ -153,19 +149,22 @@ class Repository:
         return digest
 
     def tags(self) -> Iterator[str]:
-        """Every tag, page by page as they are asked for. Raises NotFound (repository-unknown)."""
-        url: str | None = self._url(f"tags/list?n={_PAGE}")
-        seen: set[str] = set()
-        while url is not None and url not in seen:
-            seen.add(url)
-            response, raw = self._session.read(HttpRequest(method="GET", url=url), _PAGE_LIMIT, self._pull)
-            if response.status != 200:
-                raise unknown_answer(response, f"cannot list the tags of {self.name}")
-            try:
-                yield from msgspec.json.decode(raw, type=_TagList).tags or ()
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise Corrupt(f"no list of the tags of {self.name}", code="tags-invalid", context=str(error)) from error
-            url = _next_page(response, url)
+        """Every tag once, page by page as they are asked for. Raises NotFound (repository-unknown), as pages.walk."""
+        path = f"/v2/{self.repository}/tags/list?n={pages.PAGE}"
+        try:
+            yield from pages.walk(self._session, path, "tags", self._pull, f"the tags of {self.name}")
+        except NotFound as error:
+            raise self._no_repository() from error
+
+    def digest_of(self, tag: str) -> Digest:
+        """What *tag* names, by the registry's word where it gives one to HEAD. Raises as resolve."""
+        request = HttpRequest(method="HEAD", url=self._url(f"manifests/{tag}"), headers=_ACCEPT)
+        response = self._session.send(request, self._pull)
+        response.drain()
+        if response.status == 200:
+            with suppress(InvalidInput):
+                return Digest.parse(response.headers.get("docker-content-digest", ""))
+        return self.resolve(Reference(registry=self.registry, repository=self.repository, tag=tag)).digest
 
     def check_login(self) -> None:
         """Whether the registry takes our credentials; Unauthorized when not."""
@@ -313,14 +312,3 @@ def _parsed(raw: bytes, media_type: str | None, reference: Reference) -> Manifes
     except Corrupt as error:
         context = f"{error.message}: {error.context}" if error.context else error.message
         raise Corrupt(f"{reference} is not an image", code=error.code, context=context, hint=error.hint) from error
-
-
-def _next_page(response: HttpResponse, url: str) -> str | None:
-    """The address in `Link: <…>; rel="next"`; never one on another host, since it would get our token."""
-    link = response.headers.get("link", "")
-    target, _, parameters = link.partition(";")
-    if "next" not in parameters or not target.strip().startswith("<"):
-        return None
-    following = split_url(join_url(url, target.strip().strip("<>")))
-    here = split_url(url)
-    return following._replace(scheme=here.scheme, netloc=here.netloc).geturl()
