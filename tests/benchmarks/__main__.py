@@ -1,6 +1,6 @@
 """`make bench`: the figures of the project, each a ratio to a peer or to the floor.
 
-    python -m tests.benchmarks [--rounds N] [PART…]      listing, running, pulling; all by default
+    python -m tests.benchmarks [--rounds N] [PART…]
 
 All sides of a comparison run in turns in this one process, so a noisy machine is
 noisy for all of them. Printed are the median and the quartiles of wall time, and
@@ -20,23 +20,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..support.processes import version_line
-from . import listing, pulling, running
+from . import inspecting, listing, memory, pulling, removing, repeating, running
+from .figures import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: {part: what measures it, in a folder, with so many rounds or its own number}
-PARTS: dict[str, Callable[[Path, int | None], Iterator[bool]]] = {
+#: {part: what measures it, in a folder of its own}
+PARTS: dict[str, Callable[[Path, Options], Iterator[bool]]] = {
     "listing": listing.main,
     "running": running.main,
     "pulling": pulling.main,
+    "memory": memory.main,
+    "repeating": repeating.main,
+    "removing": removing.main,
+    "inspecting": inspecting.main,
 }
 #: Programs that scripts/setup unpacks rather than installs; the machine's own come first.
 PEERS = Path(__file__).resolve().parents[2] / ".tools/peers/usr"
 
 
 def main() -> int:
-    args = _arguments()
+    parts, options = _arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was begun is ended and removed
     os.environ["PATH"] += f":{PEERS}/bin:{PEERS}/sbin"
     print(
@@ -48,19 +53,23 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="argosy-bench-"))
     reached: list[bool] = []
     try:
-        for part in args.parts or PARTS:
-            reached += PARTS[part](folder, args.rounds)
+        for part in parts or PARTS:
+            reached += PARTS[part](folder, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{sum(reached)} of {len(reached)} figures reached")
     return 0 if all(reached) else 1
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments() -> tuple[list[str], Options]:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("parts", metavar="PART", nargs="*", choices=[*PARTS, []], help=", ".join(PARTS))
-    parser.add_argument("--rounds", type=int, help="fewer or more than each part's own number")
-    return parser.parse_args()
+    parser.add_argument("parts", metavar="PART", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)}; or all")
+    parser.add_argument("--rounds", type=int, help="instead of each part's own number")
+    parser.add_argument("--registry", choices=("argosy", "docker"), default="argosy", help="who serves the images")
+    parser.add_argument("--cold-registry", action="store_true", help="leave the registry's files on its disk")
+    args = parser.parse_args()
+    options = Options(rounds=args.rounds, registry=args.registry, is_registry_cold=args.cold_registry)
+    return args.parts, options
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from argosy.oci.wire import encode
 from argosy.store.blobs import BlobStore
 from argosy.store.refs import RefStore
 
+from ..support.docker_registry import docker_registry
 from ..support.images import MTIME, Layout
 from ..support.registry import running_registry
 
@@ -70,16 +71,42 @@ def cache() -> Path:
     return Path(os.environ.get("ARGOSY_BENCH_CACHE") or Path.home() / ".cache/argosy-bench")
 
 
+class Served(NamedTuple):
+    """A registry that runs, with images in it."""
+
+    address: str
+    #: of a blob's digest: the file in which this registry keeps it
+    file: Callable[[Digest], Path]
+
+    def reference(self, image: Made) -> str:
+        return f"{self.address}/{image.name}"
+
+
 @contextmanager
-def served(*images: Made) -> Iterator[tuple[str, Path]]:
-    """(address of our registry with *images* in it, its folder) while the block runs."""
-    folder = cache() / "registry"
-    with running_registry(folder, expected_stderr=None) as registry:
+def served(*images: Made, by: str = "argosy") -> Iterator[Served]:
+    """*images*, made if they are not there, in our own registry or (*by* "docker") in Debian's docker-registry."""
+    with running_registry(cache() / "registry", expected_stderr=None) as ours:
         for image in images:
-            if _document(registry.address, image) is None:
+            if _document(ours.address, image) is None:
                 print(f"making {image.about}; once, kept in {cache()}", flush=True)
-                _make(image, registry.address)
-        yield registry.address, folder
+                _make(image, ours.address)
+        if by == "argosy":
+            yield Served(ours.address, BlobStore(cache() / "registry").path)
+            return
+        with docker_registry(cache() / "docker-registry") as address:
+            for image in images:
+                if _document(address, image) is None:
+                    _copy_image(f"docker://{ours.address}/{image.name}", f"docker://{address}/{image.name}")
+            yield Served(address, _file_of_docker_registry)
+
+
+def _file_of_docker_registry(digest: Digest) -> Path:
+    blobs = cache() / "docker-registry/data/docker/registry/v2/blobs"
+    return blobs / digest.algorithm / digest.hex[:2] / digest.hex / "data"
+
+
+def _copy_image(source: str, target: str) -> None:
+    _run(("skopeo", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", source, target))
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +124,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def facts(address: str, image: Made) -> Facts:
-    """Of an image that is served at *address*."""
-    manifest = _document(address, image)
+def facts(registry: Served, image: Made) -> Facts:
+    """Of an image that is served."""
+    manifest = _document(registry.address, image)
     assert manifest is not None, image.name
     assert manifest.annotations is not None, image.name
     return Facts(
@@ -138,8 +165,7 @@ def _make(image: Made, address: str) -> None:
         manifest = encode_manifest(config, tuple(layer.descriptor for layer in made), annotations=about)
         layout.put(manifest.raw, manifest.descriptor.media_type)
         layout.publish(manifest.descriptor)
-        source, target = f"oci:{layout.folder}:latest", f"docker://{address}/{image.name}"
-        subprocess.run(("skopeo", "copy", "-q", "--dest-tls-verify=false", source, target), check=True)
+        _copy_image(f"oci:{layout.folder}:latest", f"docker://{address}/{image.name}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -24,6 +24,8 @@ import pytest
 
 from argosy.linux.files import remove_tree
 
+from .peer_tree import PLACE, in_tree
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -75,30 +77,29 @@ class Docker:
 
 
 @contextmanager
-def docker_daemon(*, keep: Path | None = None, storage_driver: str = "vfs") -> Iterator[Docker]:
+def docker_daemon(
+    *, keep: Path | None = None, storage_driver: str = "vfs", tree: Path | None = None
+) -> Iterator[Docker]:
     """Start a daemon and give a client of it; a skip where that is not possible.
 
-    Its folder is the new *keep*, which stays, or a temporary one.
+    Its folder is *keep*, which stays and may be an earlier daemon's, or a temporary one. *tree* has another
+    system with its dockerd (see peer_tree.py); the client stays this one.
     """
     environment = _environment()
     if keep is not None:
-        keep.mkdir(parents=True)
+        keep.mkdir(parents=True, exist_ok=True)
     folder = keep or Path(tempfile.mkdtemp(prefix="docker-"))  # a socket's path has 107 characters at most
     # Docker 29 would keep images in containerd's way, with other ids and other words.
     (folder / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
-    places = {"host": f"unix://{folder}/socket", "data-root": "data", "exec-root": "exec", "pidfile": "pid"}
-    words = [f"--{name}={value if '://' in value else folder / value}" for name, value in places.items()]
-    command = [
-        "dockerd",
-        f"--config-file={folder}/daemon.json",
-        *words,
-        *_SETTINGS,
-        f"--storage-driver={storage_driver}",
-    ]
+    inside = PLACE if tree else str(folder)
+    places = {"config-file": "daemon.json", "data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+    words = [f"--{name}={inside}/{value}" for name, value in places.items()]
+    command = ["dockerd", f"--host=unix://{inside}/socket", *words, *_SETTINGS, f"--storage-driver={storage_driver}"]
+    # The shell's exec leaves one process, so that a signal to it is one to dockerd.
+    alone = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _ALONE, "sh")
     with (folder / "log").open("wb") as log:
-        # The shell's exec leaves one process, so that a signal to it is one to dockerd.
         daemon = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ALONE, "sh", *command],
+            [*(in_tree(tree, folder) if tree else alone), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
