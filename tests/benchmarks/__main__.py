@@ -1,5 +1,7 @@
 """`make bench`: the figures of the project, each a ratio to a peer or to the floor.
 
+    python -m tests.benchmarks [--rounds N] [PART…]
+
 All sides of a comparison run in turns in this one process, so a noisy machine is
 noisy for all of them. Printed are the median and the quartiles of wall time, and
 the median of processor time (all children waited for included).
@@ -7,97 +9,67 @@ the median of processor time (all children waited for included).
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
-from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 from ..support.processes import version_line
-from . import listing, running
+from . import inspecting, listing, memory, pulling, removing, repeating, running
+from .figures import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
-PYTHON = sys.executable
-
-
-class Figure:
-    """What one side of a comparison took: milliseconds of wall and of processor time, one pair a round."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.wall: list[float] = []
-        self.processor: list[float] = []
-
-    def line(self) -> str:
-        low, _, high = quantiles(self.wall, n=4)
-        return (
-            f"  {self.name:<44} {median(self.wall):8.1f} ms  ({low:.1f} to {high:.1f})"
-            f"   processor {median(self.processor):7.1f} ms   n={len(self.wall)}"
-        )
-
-
-def measure(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
-    """(wall, processor) milliseconds of one run. Raises CalledProcessError when it fails."""
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1)]
-        began = time.perf_counter()
-        pid = os.posix_spawn(command[0], list(command), environment, file_actions=actions)
-        _, status, usage = os.wait4(pid, 0)
-        wall = time.perf_counter() - began
-    finally:
-        os.close(null)
-    if status != 0:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), list(command))
-    return wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3
-
-
-def compare(
-    sides: Mapping[str, Sequence[str]], *, rounds: int, environment: Mapping[str, str], rest_s: float = 0
-) -> dict[str, Figure]:
-    """Run every side once a round, after one round that does not count; print and give the figures.
-
-    *rest_s* seconds pass before each run.
-    """
-    figures = {name: Figure(name) for name in sides}
-    for number in range(rounds + 1):
-        for name, command in sides.items():
-            time.sleep(rest_s)
-            wall, processor = measure(command, environment)
-            if number:
-                figures[name].wall.append(wall)
-                figures[name].processor.append(processor)
-    for figure in figures.values():
-        print(figure.line(), flush=True)
-    return figures
-
-
-def ratio(what: str, ours: float, theirs: float, limit: float) -> bool:
-    found = ours / theirs
-    print(f"  => {what}: {found:.2f} (at most {limit:g}) {'reached' if found <= limit else 'MISSED'}\n", flush=True)
-    return found <= limit
+#: {part: what measures it, in a folder of its own}
+PARTS: dict[str, Callable[[Path, Options], Iterator[bool]]] = {
+    "listing": listing.main,
+    "running": running.main,
+    "pulling": pulling.main,
+    "memory": memory.main,
+    "repeating": repeating.main,
+    "removing": removing.main,
+    "inspecting": inspecting.main,
+}
+#: Programs that scripts/setup unpacks rather than installs; the machine's own come first.
+PEERS = Path(__file__).resolve().parents[2] / ".tools/peers/usr"
 
 
 def main() -> int:
+    parts, options = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was begun is ended and removed
+    os.environ["PATH"] += f":{PEERS}/bin:{PEERS}/sbin"
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     )
-    print(f"load {os.getloadavg()[0]:.1f}; " + "; ".join(version_line(name) for name in ("crun", "runc", "podman")))
+    peers = ("crun", "runc", "podman", "skopeo", "umoci", "dockerd")
+    print(f"load {os.getloadavg()[0]:.1f}; " + "; ".join(map(version_line, peers)))
     print()
     folder = Path(tempfile.mkdtemp(prefix="argosy-bench-"))
+    reached: list[bool] = []
     try:
-        reached = [*listing.main(folder, compare, ratio), *running.main(folder, compare, ratio)]
+        for part in parts or PARTS:
+            reached += PARTS[part](folder, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{sum(reached)} of {len(reached)} figures reached")
     return 0 if all(reached) else 1
+
+
+def _arguments() -> tuple[list[str], Options]:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("parts", metavar="PART", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)}; or all")
+    parser.add_argument("--rounds", type=int, help="instead of each part's own number")
+    parser.add_argument("--registry", choices=("argosy", "docker"), default="argosy", help="who serves the images")
+    parser.add_argument("--cold-registry", action="store_true", help="leave the registry's files on its disk")
+    args = parser.parse_args()
+    options = Options(rounds=args.rounds, registry=args.registry, is_registry_cold=args.cold_registry)
+    return args.parts, options
 
 
 if __name__ == "__main__":

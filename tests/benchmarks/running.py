@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING
 
 from ..support.busybox import busybox_image
 from ..support.stores import load_image
+from .figures import compare, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ..support.images import RandomImage
+    from .figures import Options
 
 ROUNDS = 25
 #: Before each run. The first move of a process between cgroups in a while waits 10 to 20 ms for the kernel's readers,
@@ -33,7 +35,7 @@ ROUNDS = 25
 REST_S = 0.2
 
 
-def main(folder: Path, compare: Callable[..., dict], ratio: Callable[..., bool]) -> Iterator[bool]:
+def main(folder: Path, options: Options) -> Iterator[bool]:
     program = str(Path(sys.executable).parent / "argosy")
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "ARGOSY_ROOT": str(folder / "store"), "HOME": "/root"}
     image = busybox_image(folder / "busybox")
@@ -63,7 +65,7 @@ def main(folder: Path, compare: Callable[..., dict], ratio: Callable[..., bool])
         ),
     }
     print("Start of a container (ratios of wall time; each run starts from rest)")
-    figures = compare(sides, rounds=ROUNDS, environment=environment, rest_s=REST_S)
+    figures = compare(sides, rounds=options.rounds or ROUNDS, environment=environment, rest_s=REST_S)
     ours, runc, _, pods = (median(figure.wall) for figure in figures.values())
     yield ratio("argosy run to bare runc run", ours, runc, 1.5)
     yield ratio("argosy run to podman run", ours, pods, 0.5)

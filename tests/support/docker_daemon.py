@@ -24,6 +24,8 @@ import pytest
 
 from argosy.linux.files import remove_tree
 
+from .peer_tree import PLACE, in_tree
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,8 +34,7 @@ START_S = 60.0  # seconds; 0.3 with files in the cache, 10 from a slow disk
 STOP_S = 30.0  # seconds; about 1.5, most of it waiting for containerd
 #: Nothing here needs a network, a service manager or a kernel module.
 _SETTINGS = (
-    "--bridge=none --iptables=false --ip6tables=false --ip-masq=false --ip-forward=false --userland-proxy=false "
-    "--storage-driver=vfs"
+    "--bridge=none --iptables=false --ip6tables=false --ip-masq=false --ip-forward=false --userland-proxy=false"
 ).split()
 #: dockerd writes /etc/docker/key.json (before version 23) and /run/docker wherever its own folders are.
 _ALONE = """
@@ -45,8 +46,10 @@ mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work 
 class Docker:
     """The client, connected to the daemon."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._environment = {**environment, "DOCKER_HOST": f"unix://{folder}/socket", "DOCKER_CONFIG": str(folder)}
+    def __init__(self, folder: Path, environment: dict[str, str], pid: int) -> None:
+        self.environment = {**environment, "DOCKER_HOST": f"unix://{folder}/socket", "DOCKER_CONFIG": str(folder)}
+        #: of dockerd, whose children are containerd and those that unpack
+        self.pid = pid
 
     def __call__(self, *words: object, stdin: bytes | None = None) -> str:
         """Standard output of a command that must succeed."""
@@ -69,36 +72,47 @@ class Docker:
     def _run(self, words: tuple[object, ...], stdin: bytes | None) -> subprocess.CompletedProcess[bytes]:
         command = ["docker", *map(str, words)]
         return subprocess.run(
-            command, input=stdin or b"", capture_output=True, env=self._environment, timeout=120, check=False
+            command, input=stdin or b"", capture_output=True, env=self.environment, timeout=120, check=False
         )
 
 
 @contextmanager
-def docker_daemon() -> Iterator[Docker]:
-    """Start a daemon and give a client of it; a skip where that is not possible."""
+def docker_daemon(
+    *, keep: Path | None = None, storage_driver: str = "vfs", tree: Path | None = None
+) -> Iterator[Docker]:
+    """Start a daemon and give a client of it; a skip where that is not possible.
+
+    Its folder is *keep*, which stays and may be an earlier daemon's, or a temporary one. *tree* has another
+    system with its dockerd (see peer_tree.py); the client stays this one.
+    """
     environment = _environment()
-    folder = Path(tempfile.mkdtemp(prefix="docker-"))  # a socket's path has 107 characters at most
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    folder = keep or Path(tempfile.mkdtemp(prefix="docker-"))  # a socket's path has 107 characters at most
     # Docker 29 would keep images in containerd's way, with other ids and other words.
     (folder / "daemon.json").write_text('{"features": {"containerd-snapshotter": false}}')
-    places = {"host": f"unix://{folder}/socket", "data-root": "data", "exec-root": "exec", "pidfile": "pid"}
-    words = [f"--{name}={value if '://' in value else folder / value}" for name, value in places.items()]
-    command = ["dockerd", f"--config-file={folder}/daemon.json", *words, *_SETTINGS]
+    inside = PLACE if tree else str(folder)
+    places = {"config-file": "daemon.json", "data-root": "data", "exec-root": "exec", "pidfile": "pid"}
+    words = [f"--{name}={inside}/{value}" for name, value in places.items()]
+    command = ["dockerd", f"--host=unix://{inside}/socket", *words, *_SETTINGS, f"--storage-driver={storage_driver}"]
+    # The shell's exec leaves one process, so that a signal to it is one to dockerd.
+    alone = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _ALONE, "sh")
     with (folder / "log").open("wb") as log:
-        # The shell's exec leaves one process, so that a signal to it is one to dockerd.
         daemon = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ALONE, "sh", *command],
+            [*(in_tree(tree, folder) if tree else alone), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
         )
     try:
-        docker = Docker(folder, environment)
+        docker = Docker(folder, environment, daemon.pid)
         _await(daemon, docker, folder)
         yield docker
     finally:
         _stop(daemon)
-        remove_tree(folder)
+        if keep is None:
+            remove_tree(folder)
 
 
 def _environment() -> dict[str, str]:

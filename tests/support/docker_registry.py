@@ -38,8 +38,8 @@ _AUTH = 'auth: {{htpasswd: {{realm: "a, realm", path: "{folder}/htpasswd"}}}}\n'
 
 @contextmanager
 def docker_registry(folder: Path, *, login: bool = False, tls: bool = False) -> Iterator[str]:
-    """Give its «host:port» while it runs."""
-    folder.mkdir(parents=True)
+    """Give its «host:port» while it runs. What an earlier one kept in *folder* is served again."""
+    folder.mkdir(parents=True, exist_ok=True)
     address = _free_address()
     config = folder / "config.yml"
     text = _CONFIG + (_AUTH if login else "")

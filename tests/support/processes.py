@@ -12,4 +12,5 @@ def version_line(program: str) -> str:
     if path is None:
         return f"{program} is missing"
     first = subprocess.run((path, "--version"), capture_output=True, text=True, check=False).stdout.partition("\n")[0]
-    return f"{program} {first.split()[-1]}" if first else program
+    version = next((word.strip(",") for word in first.split() if word[:1].isdigit()), "")
+    return f"{program} {version}".rstrip()
