@@ -91,7 +91,10 @@ class ArchiveReader:
             if block is None:
                 break
             flag = block[156]
-            entry = self._extended(block) if flag in _EXTENDED or self._defaults else self._plain(block, flag)
+            if flag in _EXTENDED or self._defaults:
+                entry = self._timed(block) or self._extended(block)
+            else:
+                entry = self._plain(block, flag)
             if entry is not None and (entry.path or entry.kind == "folder"):
                 self._entry = entry
                 return entry
@@ -139,12 +142,32 @@ class ArchiveReader:
 
     # ---- headers
 
-    def _plain(self, block: bytes, flag: int) -> Entry | None:
-        """The entry of a header that nothing extends: nearly all of them, so this is kept short."""
+    def _timed(self, block: bytes) -> Entry | None:
+        """The entry behind an extended header that gives its time and nothing else; None, and nothing read, otherwise."""
+        at, size = self._at, block[124:136]
+        head = self._buffer[at + BLOCK : at + 2 * BLOCK]
+        if (
+            block[156] != 120
+            or self._defaults
+            or size[:8] != b"00000000"
+            or len(head) != BLOCK
+            or head[156] not in b"0125"
+        ):
+            return None
+        length = number(size)
+        mtime = pax.lone_mtime(self._buffer[at : at + length]) if length <= BLOCK else None
+        if not mtime:
+            return None
+        verify(block, number(block[148:156]), self.position)
+        self._at = at + 2 * BLOCK
+        return self._plain(head, head[156], mtime)
+
+    def _plain(self, block: bytes, flag: int, timed: bytes = b"") -> Entry | None:
+        """The entry of a header that nothing extends but *timed*: nearly all of them, so this is kept short."""
         kind = _KINDS.get(flag)
         match = _OCTAL.match(block, 100)
         if kind is None or flag == 83 or match is None:  # 83: S
-            return self._build(block, [])
+            return self._build(block, [(b"mtime", timed)] if timed else [])
         mode, uid, gid, size, mtime, checksum = match.groups()
         verify(block, int(checksum, 8), self.position)
         name, _, _ = block[:100].partition(b"\0")
@@ -157,7 +180,7 @@ class ArchiveReader:
         else:
             length = 0
         if flag in b"34D" or (kind == "folder" and flag in b"07\0"):
-            return self._build(block, [])
+            return self._build(block, [(b"mtime", timed)] if timed else [])
         path = _clean(name)
         offset = self._base + self._at
         self._left = length
@@ -168,7 +191,7 @@ class ArchiveReader:
             mode=int(mode, 8) & 0o7777,
             uid=int(uid, 8),
             gid=int(gid, 8),
-            mtime_ns=int(mtime, 8) * 1_000_000_000,
+            mtime_ns=pax.time_ns(timed) if timed else int(mtime, 8) * 1_000_000_000,
             size=length,
             linkname=_linkname(kind, block[157:257].partition(b"\0")[0]) if flag in b"12" else b"",
             offset=offset,

@@ -24,6 +24,7 @@ _LIBARCHIVE = b"LIBARCHIVE.xattr."
 #: mtime in ns is kept within 64 bits, years 1677 to 2262
 _TIMES = (-(1 << 63), (1 << 63) - 1)
 _NS = 10**9
+_TIME_KEYS = frozenset({b"mtime", b"atime", b"ctime"})
 
 Extents = tuple[tuple[int, int], ...]
 
@@ -46,6 +47,14 @@ def records(data: bytes) -> list[tuple[bytes, bytes]]:
         found.append((key, value))
         at = stop
     return found
+
+
+def lone_mtime(data: bytes) -> bytes | None:
+    """The mtime of a header that says nothing but times, as those of GNU tar and Python do; None for any other."""
+    if data[2:9] == b" mtime=" and data[:2].isdigit() and int(data[:2]) == len(data) and data[-1] == 0x0A:
+        return data[9:-1]  # nothing else in it: the usual one, without the way through `records`
+    found = dict(records(data))
+    return found.get(b"mtime") if found.keys() <= _TIME_KEYS else None
 
 
 def record(key: bytes, value: bytes) -> bytes:

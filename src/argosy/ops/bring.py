@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .parallel import Check
     from .progress import Event, Progress
 
-_AHEAD = 1 << 17  # bytes a read of compressed data; see layer/compression.py
-_DEPTH = 16
+_AHEAD = 1 << 18  # bytes a read of compressed data; as layer/compression.py reads them
+_DEPTH = 8
 
 
 class Bringer:

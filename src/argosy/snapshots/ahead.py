@@ -28,7 +28,11 @@ class ReadAhead:
     def __init__(self, stream: BinaryIO, *, chunk: int = CHUNK, depth: int = _DEPTH) -> None:
         self._stream = stream
         self._chunk = chunk
-        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(depth)
+        self._chunks: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+        #: one for each chunk that may be read now; two simple queues cost a tenth of one that is bounded
+        self._leave: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(depth):
+            self._leave.put(None)
         self._stopped = False
         self._rest = b""
         self._ended = False
@@ -46,11 +50,7 @@ class ReadAhead:
 
     def close(self) -> None:
         self._stopped = True
-        while self._thread.is_alive():  # make room: it may be waiting to put a chunk
-            try:
-                self._chunks.get(timeout=0.01)
-            except queue.Empty:
-                continue
+        self._leave.put(None)  # it may be waiting for leave to read
         self._thread.join()
 
     def __enter__(self) -> ReadAhead:
@@ -67,11 +67,15 @@ class ReadAhead:
             self._ended = True
             raise chunk
         self._ended = not chunk
+        self._leave.put(None)
         return chunk
 
     def _fill(self) -> None:
         try:
-            while not self._stopped:
+            while True:
+                self._leave.get()
+                if self._stopped:
+                    return
                 chunk = self._stream.read(self._chunk)
                 self._chunks.put(chunk)
                 if not chunk:
