@@ -256,7 +256,8 @@ def test_hard_links_between_deep_folders(snapshotter: Snapshotter, scratch: Path
 
 def test_links_may_take_the_place_of_the_folder_they_came_from(snapshotter: Snapshotter, scratch: Path) -> None:
     tar = archive(folder(b"d"), file(b"d/f", b"x"), hardlink(b"d", b"d/f"))
-    assert content(merged(snapshotter, scratch, tar)) == {"d": "-"}
+    tree = merged(snapshotter, scratch, tar)
+    assert (content(tree), tree["d"][5]) == ({"d": "-"}, None), "the file has one name only"
 
 
 # ---- whiteouts
@@ -358,6 +359,18 @@ def test_folders_that_a_layer_only_uses_look_as_below(snapshotter: Snapshotter, 
         "home/user": ("drwx------", (1000, 0), 2 * second, {}),
         "new": ("drwxr-xr-x", (0, 0), 0, {}),
         "gone": ("drwxr-xr-x", (0, 0), 0, {}),
+    }
+
+
+def test_an_emptied_folder_stays_and_what_was_in_it_is_new(snapshotter: Snapshotter, scratch: Path) -> None:
+    """A mark of opacity takes what is in the folder away, not how the folder looks."""
+    lower = archive(folder(b"d", 0o700, mtime=1), folder(b"d/e", 0o711, mtime=2), folder(b"f", 0o700, mtime=3))
+    emptied = archive(file(b"d/.wh..wh..opq"), file(b"d/e/x"), file(b"f/.wh..wh..opq"))
+    tree = merged(snapshotter, scratch, lower, emptied, archive(file(b"f/y")))
+    assert {name: (row[0], row[2]) for name, row in tree.items() if str(row[0])[0] == "d"} == {
+        "d": ("drwx------", 1_000_000_000),
+        "d/e": ("drwxr-xr-x", 0),
+        "f": ("drwx------", 3_000_000_000),
     }
 
 
