@@ -6,15 +6,17 @@ import hashlib
 import io
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from argosy.layer.archive import entries
 from argosy.layer.erofs import IndexBuilder
+from argosy.layer.erofs_reader import IndexReader
 from argosy.layer.view import ImageView
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from argosy.layer.view import Place
     from argosy.oci.digest import Digest
@@ -41,6 +43,19 @@ def index_of(tar: bytes) -> bytes:
         builder.add(entry, reader.read)
     builder.finish("ab" * 32, len(tar))
     return out.getvalue()
+
+
+@contextmanager
+def opened_view(folder: Path, *tars: bytes) -> Iterator[ImageView]:
+    """The view of layers, lowest first, whose indexes are written into *folder*."""
+    with ExitStack() as opened:
+        layers = []
+        for number, tar in enumerate(tars):
+            index, copy = folder / f"{number}.erofs", folder / f"{number}.tar"
+            index.write_bytes(index_of(tar))
+            copy.write_bytes(tar)
+            layers.append(opened.enter_context(IndexReader(str(index), str(copy))))
+        yield ImageView(layers)
 
 
 def described(snapshotter: Snapshotter, diff_ids: Iterable[Digest]) -> Tree:

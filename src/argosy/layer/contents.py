@@ -32,7 +32,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     mtime_ns: int = 0
     #: bytes that a reader of the file sees
     size: int = 0
-    #: bytes that are really there; fewer where the file has holes
+    #: bytes that are really there, to the block of what holds them; fewer where the file has holes
     stored: int = 0
     #: names of the file in this layer; 1 for folders
     links: int = 1

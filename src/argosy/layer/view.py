@@ -36,6 +36,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 class Hidden(msgspec.Struct, frozen=True, gc=False):
     """A node of the layer number *layer* that nobody sees, because the layer number *by* replaces or removes it."""
 
+    name: bytes
     node: Node
     layer: int
     by: int
@@ -153,7 +154,7 @@ def _merged(folder: Place, layers: Sequence[LayerContents], hidden: list[Hidden]
                 ended.add(name)
             if name in closed:
                 if child.kind != "whiteout":
-                    hidden.append(Hidden(child, layer, closed[name]))
+                    hidden.append(Hidden(name, child, layer, closed[name]))
             elif child.kind == "folder":
                 folders.setdefault(name, []).append((layer, child))
                 if child.opaque:
@@ -163,7 +164,7 @@ def _merged(folder: Place, layers: Sequence[LayerContents], hidden: list[Hidden]
                 if child.kind == "whiteout":
                     continue
                 if name in folders:
-                    hidden.append(Hidden(child, layer, folders[name][-1][0]))
+                    hidden.append(Hidden(name, child, layer, folders[name][-1][0]))
                 else:
                     found[name] = Place(child, layer)
     for name, parts in folders.items():
