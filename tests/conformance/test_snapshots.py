@@ -16,6 +16,7 @@ import pytest
 
 from argosy.errors import Corrupt, NotFound
 from argosy.layer.entry import Entry
+from argosy.layer.view import ImageView
 from argosy.layer.writer import ArchiveWriter
 from tests.support import archives
 from tests.support.archives import (
@@ -29,6 +30,7 @@ from tests.support.archives import (
     hardlink,
     header,
     pax,
+    pax_sparse,
     symlink,
 )
 from tests.support.forked import in_child
@@ -413,6 +415,72 @@ def test_writes_go_to_the_upper_folder(snapshotter: Snapshotter, scratch: Path) 
     assert looking(snapshotter, diff_ids, fresh, lambda root: (root / "d/f").read_text()) == "image"
 
 
+# ---- contents; that they are what a mount shows is tested wherever `merged` is
+
+
+def test_contents_are_what_the_layer_itself_says(snapshotter: Snapshotter) -> None:
+    tar = archive(
+        folder(b"d", 0o700, uid=3, mtime=1),
+        file(b"d/.wh.gone"),
+        file(b"d/.wh..wh..opq"),
+        file(b"d/f", b"x" * 700, mode=0o4755, uid=7, gid=8, mtime=9),
+        hardlink(b"g", b"d/f"),
+        file(b"implied/empty"),
+        symlink(b"l", b"d/f"),
+    )
+    (name,) = applied(snapshotter, tar)
+    with snapshotter.contents(name) as layer:
+        root = layer.children(layer.root)
+        d, implied = layer.children(root[b"d"]), layer.children(root[b"implied"])
+        assert {(path, node.kind) for path, node in (root | d | implied).items()} == {
+            *((b"d", "folder"), (b"g", "file"), (b"implied", "folder"), (b"l", "symlink")),
+            *((b"f", "file"), (b"gone", "whiteout"), (b"empty", "file")),
+        }
+        assert (root[b"d"].opaque, root[b"d"].implied, root[b"implied"].opaque, root[b"implied"].implied) == (
+            *(True, False),
+            *(False, True),
+        )
+        f = d[b"f"]
+        assert (f.inode, f.links, f.size, f.stored) == (root[b"g"].inode, 2, 700, 700)
+        assert (f.mode, f.uid, f.gid, f.mtime_ns) == (0o4755, 7, 8, 9_000_000_000)
+        assert (root[b"l"].target, root[b"l"].links, implied[b"empty"].size) == (b"d/f", 1, 0)
+
+
+def test_contents_give_any_part_of_a_file(snapshotter: Snapshotter) -> None:
+    data = bytes(range(256)) * 8
+    tar = archive(file(b"f", data), file(b"other", b"o" * 512), pax_sparse(b"s", 5000, (1000, data[:1500])))
+    (name,) = applied(snapshotter, tar)
+    sparse = bytes(1000) + data[:1500] + bytes(2500)
+    with snapshotter.contents(name) as layer:
+        nodes = layer.children(layer.root)
+        for path, whole in ((b"f", data), (b"s", sparse)):
+            for offset, size in ((0, 9999), (0, 0), (511, 2), (900, 200), (2400, 1000), (len(whole), 5), (9999, 5)):
+                assert layer.read(nodes[path], offset, size) == whole[offset : offset + size], (path, offset, size)
+        assert nodes[b"s"].size == 5000
+        assert 1500 <= nodes[b"s"].stored <= 5000
+
+
+def test_contents_reach_deeper_than_a_path_may_be_long(snapshotter: Snapshotter) -> None:
+    """By way of a link an archive names places whose whole path the kernel would refuse."""
+    deep = b"/".join([b"a" * 200] * 15)
+    tar = archive(
+        pax((b"path", deep)),
+        folder(b"x"),
+        pax((b"linkpath", deep)),
+        symlink(b"l", b"x"),
+        pax((b"path", b"l/" + deep + b"/f")),
+        file(b"x", b"found"),
+    )
+    (name,) = applied(snapshotter, tar)
+    with snapshotter.contents(name) as layer:
+        view = ImageView([layer])
+        path = deep + b"/" + deep + b"/f"
+        place = view.find(path)
+        assert place is not None
+        assert view.read(place, 0, 100) == b"found"
+        assert path in [found for found, _ in view.walk()]
+
+
 # ---- life-cycle
 
 
@@ -434,6 +502,7 @@ def test_absent_layers_are_not_found(snapshotter: Snapshotter, tmp_path: Path) -
         lambda: snapshotter.usage(name),
         lambda: snapshotter.verify(name),
         lambda: snapshotter.lowers((name,), tmp_path),
+        lambda: snapshotter.contents(name),
     )
     for ask in asks:
         with pytest.raises(NotFound) as caught:

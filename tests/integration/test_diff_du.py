@@ -283,6 +283,22 @@ def test_the_drawing_names_folders_layers_and_packages(tmp_path: Path) -> None:
     assert "ember/" in text
 
 
+def test_an_image_without_layers_has_nothing_in_it(store: Program, tmp_path: Path) -> None:
+    load_image(store.root, image_of(tmp_path / "none", ()), "none:1")
+    assert store("du", "none:1").split("   ")[1:] == ["linux/amd64", "0 layers, 0 files, 0B"]
+    assert difference(store, "none:1", "one:1")["Totals"]["Came"] == 13
+    assert difference(store, "one:1", "none:1")["Totals"]["Gone"] == 13
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("du", "--depth", "0", "one:1"), ("du", "--top", "-1", "one:1"), ("diff", "--depth", "0", "one:1", "two:1")],
+)
+def test_numbers_that_make_no_sense_are_refused(store: Program, words: tuple[str, ...]) -> None:
+    done = argosy(store.root, *words)
+    assert (done.returncode, done.stderr.decode().splitlines()[0][-8:]) == (125, " [usage]")
+
+
 # ---- layers that are not here
 
 

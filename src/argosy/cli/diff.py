@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import Error, InvalidInput, NotFound
 from ..oci.image import Image
 from . import output
+from .parser import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -60,6 +61,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(args: Namespace, host: Host) -> int:
+    if args.depth is not None and args.depth < 1:
+        raise UsageError("--depth takes 1 and more")
     if args.second is None:
         return _container(args, host)
     from ..ops.diff import diff
@@ -79,8 +82,11 @@ def main(args: Namespace, host: Host) -> int:
         blobs=host.blobs,
         contents=args.contents,
     )
-    text = diff_text.draw(found, depth=args.depth, paths=args.paths, only_packages=args.packages)
-    output.document(_facts(found, only_packages=args.packages), args.format, text)
+    if args.format is None:
+        text = diff_text.draw(found, depth=args.depth, paths=args.paths, only_packages=args.packages)
+        output.document({}, None, text)
+    else:
+        output.document(_facts(found, only_packages=args.packages), args.format, "")
     return 0
 
 

@@ -68,7 +68,7 @@ def _packages(changes: Sequence[PackageChange], most: int | None) -> str:
 def _folders(changes: Sequence[PathChange], depth: int | None) -> str:
     groups: dict[tuple[str, ...], list[PathChange]] = defaultdict(list)
     for change in changes:
-        groups[tuple(_folder_of(change)[: DEPTH if depth is None else max(depth, 1)])].append(change)
+        groups[tuple(_folder_of(change)[: depth or DEPTH])].append(change)
     rows = sorted((_folder_row(group) for group in groups.values()), key=lambda row: (-abs(row[-1]), row[0]))
     shown = rows if depth is not None else rows[:MOST]
     text = table(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..oci.image import Image
 from . import output
+from .parser import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 DEPTH, TOP = 3, 15
+DEEPEST = 100  # parts; JSON is not nested without end
 _ABOUT = """\
 Counts the files of an image by folder, layer and package, and those that
 nobody sees: a layer has them, and a higher one replaces or removes them. A
@@ -50,6 +52,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(args: Namespace, host: Host) -> int:
+    if not 1 <= args.depth <= DEEPEST or args.top < 0:
+        raise UsageError(f"--depth takes 1 to {DEEPEST}, --top 0 and more")
     from ..ops.du import image_use
     from . import du_text
     from .run import ensure_unpacked
@@ -59,9 +63,12 @@ def main(args: Namespace, host: Host) -> int:
     host.enter()  # unpacked layers hold files of users that exist only in our namespace
     ensure_unpacked(image, args.image, host, quiet=False)
     use = image_use(image, args.image, snapshotter=host.snapshotter, blobs=host.blobs, depth=args.depth)
+    if args.format is not None:
+        output.document(_facts(use), args.format, "")
+        return 0
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     text = du_text.draw(use, top=args.top, width=host.width, ascii_only=not encoding.startswith("utf"))
-    output.document(_facts(use), args.format, text)
+    output.document({}, None, text)
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import cache
 
 from ..errors import Error, InvalidInput, NotFound
 
@@ -163,7 +164,12 @@ def write(text: str) -> None:
 def go_fields(value: object) -> dict[str, object]:
     """The fields of a struct of ours as `document` and templates take them: «size_before» as «SizeBefore»."""
     names: tuple[str, ...] = getattr(value, "__struct_fields__", ())
-    return {"".join(word.capitalize() for word in name.split("_")): _go(getattr(value, name)) for name in names}
+    return {shown: _go(getattr(value, name)) for shown, name in zip(_go_names(names), names, strict=True)}
+
+
+@cache
+def _go_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("".join(word.capitalize() for word in name.split("_")) for name in names)
 
 
 def _go(value: object) -> object:

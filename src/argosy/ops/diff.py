@@ -161,8 +161,8 @@ class _Judge:
         was, now = change.before, change.after
         if was is None or now is None or change.aspects not in _UNDECIDED:
             return change
-        if now.node.kind != "file" or was.parts:
-            return None if was.parts else change if change.aspects else None
+        if was.parts or (self._contents and now.node.kind != "file"):
+            return None
         if self._contents or (not change.aspects and packages.is_database(change.path)):
             return None if self._have_equal_bytes(was, now) else msgspec.structs.replace(change, aspects=("content",))
         if change.aspects:
