@@ -137,6 +137,19 @@ def test_two_images_differ_as_their_whole_trees_do(
     assert len(changes) == len({change.path for change in changes})
 
 
+def test_a_folder_may_look_as_a_layer_has_it_that_it_hides(tmp_path: Path) -> None:
+    """The emptied folder of the upper layer is the same in both images, not how it looks."""
+    emptied = archive(file(b"b/.wh..wh..opq"))
+    for name, tar in (("emptied", emptied), ("below", archive(folder(b"b", 0o700)))):
+        (tmp_path / name).write_bytes(index_of(tar))
+    with (
+        IndexReader(str(tmp_path / "emptied"), "", (b"b",)) as upper,
+        IndexReader(str(tmp_path / "below")) as lower,
+    ):
+        [change] = compare(ImageView([upper]), ImageView([lower, upper]))
+        assert (change.path, change.aspects) == (b"b", ("mode",))
+
+
 class Watched(IndexReader):
     """Remembers which folders were asked for."""
 

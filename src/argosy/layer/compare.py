@@ -90,12 +90,14 @@ class _Comparison:
 
     def is_same(self, was: Place, now: Place) -> bool:
         """Whether both are one and the same node of the same layer, folders with all that is in them."""
-        if was.parts or now.parts:
-            return len(was.parts) == len(now.parts) and all(
-                node.inode == other.inode and number in self._same[other_number]
-                for (number, node), (other_number, other) in zip(was.parts, now.parts, strict=True)
-            )
-        return was.node.inode == now.node.inode and was.layer in self._same.get(now.layer, ())
+        return (
+            self._is_one(was.layer, was.node, now.layer, now.node)
+            and len(was.parts) == len(now.parts)
+            and all(self._is_one(*one, *other) for one, other in zip(was.parts, now.parts, strict=True))
+        )
+
+    def _is_one(self, layer: int, node: Node, other_layer: int, other: Node) -> bool:
+        return node.inode == other.inode and layer in self._same.get(other_layer, ())
 
 
 def _aspects(was: Node, now: Node) -> tuple[Aspect, ...]:

@@ -81,7 +81,8 @@ class Snapshotter(Protocol):
         Costs what is looked at; without the rights that `run` needs it may find folders
         that it cannot read.
 
-        Raises NotFound (code layer-not-unpacked), Corrupt (layer-index-damaged, layer-facts-damaged).
+        Raises NotFound (code layer-not-unpacked), Corrupt (layer-files-missing, size-mismatch,
+        layer-index-damaged, layer-facts-damaged).
         """
 
     def remove(self, diff_id: Digest) -> None:
