@@ -16,6 +16,7 @@ import pytest
 
 from argosy.errors import Corrupt, NotFound
 from argosy.layer.entry import Entry
+from argosy.layer.view import ImageView
 from argosy.layer.writer import ArchiveWriter
 from tests.support import archives
 from tests.support.archives import (
@@ -29,6 +30,7 @@ from tests.support.archives import (
     hardlink,
     header,
     pax,
+    pax_sparse,
     symlink,
 )
 from tests.support.forked import in_child
@@ -256,7 +258,8 @@ def test_hard_links_between_deep_folders(snapshotter: Snapshotter, scratch: Path
 
 def test_links_may_take_the_place_of_the_folder_they_came_from(snapshotter: Snapshotter, scratch: Path) -> None:
     tar = archive(folder(b"d"), file(b"d/f", b"x"), hardlink(b"d", b"d/f"))
-    assert content(merged(snapshotter, scratch, tar)) == {"d": "-"}
+    tree = merged(snapshotter, scratch, tar)
+    assert (content(tree), tree["d"][5]) == ({"d": "-"}, None), "the file has one name only"
 
 
 # ---- whiteouts
@@ -361,6 +364,18 @@ def test_folders_that_a_layer_only_uses_look_as_below(snapshotter: Snapshotter, 
     }
 
 
+def test_an_emptied_folder_stays_and_what_was_in_it_is_new(snapshotter: Snapshotter, scratch: Path) -> None:
+    """A mark of opacity takes what is in the folder away, not how the folder looks."""
+    lower = archive(folder(b"d", 0o700, mtime=1), folder(b"d/e", 0o711, mtime=2), folder(b"f", 0o700, mtime=3))
+    emptied = archive(file(b"d/.wh..wh..opq"), file(b"d/e/x"), file(b"f/.wh..wh..opq"))
+    tree = merged(snapshotter, scratch, lower, emptied, archive(file(b"f/y")))
+    assert {name: (row[0], row[2]) for name, row in tree.items() if str(row[0])[0] == "d"} == {
+        "d": ("drwx------", 1_000_000_000),
+        "d/e": ("drwxr-xr-x", 0),
+        "f": ("drwx------", 3_000_000_000),
+    }
+
+
 def test_a_hundred_and_thirty_layers(snapshotter: Snapshotter, scratch: Path) -> None:
     tars = [archive(file(b"layer-%03d" % number), file(b"top", b"%d" % number)) for number in range(130)]
     tree = merged(snapshotter, scratch, *tars)
@@ -400,6 +415,72 @@ def test_writes_go_to_the_upper_folder(snapshotter: Snapshotter, scratch: Path) 
     assert looking(snapshotter, diff_ids, fresh, lambda root: (root / "d/f").read_text()) == "image"
 
 
+# ---- contents; that they are what a mount shows is tested wherever `merged` is
+
+
+def test_contents_are_what_the_layer_itself_says(snapshotter: Snapshotter) -> None:
+    tar = archive(
+        folder(b"d", 0o700, uid=3, mtime=1),
+        file(b"d/.wh.gone"),
+        file(b"d/.wh..wh..opq"),
+        file(b"d/f", b"x" * 700, mode=0o4755, uid=7, gid=8, mtime=9),
+        hardlink(b"g", b"d/f"),
+        file(b"implied/empty"),
+        symlink(b"l", b"d/f"),
+    )
+    (name,) = applied(snapshotter, tar)
+    with snapshotter.contents(name) as layer:
+        root = layer.children(layer.root)
+        d, implied = layer.children(root[b"d"]), layer.children(root[b"implied"])
+        assert {(path, node.kind) for path, node in (root | d | implied).items()} == {
+            *((b"d", "folder"), (b"g", "file"), (b"implied", "folder"), (b"l", "symlink")),
+            *((b"f", "file"), (b"gone", "whiteout"), (b"empty", "file")),
+        }
+        assert (root[b"d"].opaque, root[b"d"].implied, root[b"implied"].opaque, root[b"implied"].implied) == (
+            *(True, False),
+            *(False, True),
+        )
+        f = d[b"f"]
+        assert (f.inode, f.links, f.size, f.stored) == (root[b"g"].inode, 2, 700, 700)
+        assert (f.mode, f.uid, f.gid, f.mtime_ns) == (0o4755, 7, 8, 9_000_000_000)
+        assert (root[b"l"].target, root[b"l"].links, implied[b"empty"].size) == (b"d/f", 1, 0)
+
+
+def test_contents_give_any_part_of_a_file(snapshotter: Snapshotter) -> None:
+    data = bytes(range(256)) * 8
+    tar = archive(file(b"f", data), file(b"other", b"o" * 512), pax_sparse(b"s", 5000, (1000, data[:1500])))
+    (name,) = applied(snapshotter, tar)
+    sparse = bytes(1000) + data[:1500] + bytes(2500)
+    with snapshotter.contents(name) as layer:
+        nodes = layer.children(layer.root)
+        for path, whole in ((b"f", data), (b"s", sparse)):
+            for offset, size in ((0, 9999), (0, 0), (511, 2), (900, 200), (2400, 1000), (len(whole), 5), (9999, 5)):
+                assert layer.read(nodes[path], offset, size) == whole[offset : offset + size], (path, offset, size)
+        assert nodes[b"s"].size == 5000
+        assert 1500 <= nodes[b"s"].stored <= 5000
+
+
+def test_contents_reach_deeper_than_a_path_may_be_long(snapshotter: Snapshotter) -> None:
+    """By way of a link an archive names places whose whole path the kernel would refuse."""
+    deep = b"/".join([b"a" * 200] * 15)
+    tar = archive(
+        pax((b"path", deep)),
+        folder(b"x"),
+        pax((b"linkpath", deep)),
+        symlink(b"l", b"x"),
+        pax((b"path", b"l/" + deep + b"/f")),
+        file(b"x", b"found"),
+    )
+    (name,) = applied(snapshotter, tar)
+    with snapshotter.contents(name) as layer:
+        view = ImageView([layer])
+        path = deep + b"/" + deep + b"/f"
+        place = view.find(path)
+        assert place is not None
+        assert view.read(place, 0, 100) == b"found"
+        assert path in [found for found, _ in view.walk()]
+
+
 # ---- life-cycle
 
 
@@ -421,6 +502,7 @@ def test_absent_layers_are_not_found(snapshotter: Snapshotter, tmp_path: Path) -
         lambda: snapshotter.usage(name),
         lambda: snapshotter.verify(name),
         lambda: snapshotter.lowers((name,), tmp_path),
+        lambda: snapshotter.contents(name),
     )
     for ask in asks:
         with pytest.raises(NotFound) as caught:

@@ -6,6 +6,7 @@ downloads 350 MB. The big math libraries are left out.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -196,3 +197,34 @@ def test_an_unknown_image_is_one_error(store: Store) -> None:
         done.stderr.splitlines()[0]
         == "error: the catalogue has no recipe for 'nvidia/cuda:13-devl' [recipe-tag-unknown]"
     )
+
+
+def test_a_difference_names_the_packages_that_dpkg_names(store: Store) -> None:
+    """Of base and devel, from what lies in the layers, against what dpkg says in a container of each."""
+
+    def installed(tag: str) -> dict[str, str]:
+        text = store.inside(tag, "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n'")
+        return dict(line.split()[1:] for line in text.splitlines() if line.startswith("ii "))
+
+    names = [f"localhost:5000/nvidia/cuda:{tag}" for tag in ("13-base", "13-devel")]
+    done = store.argosy("diff", "--format", "json", *names)
+    assert done.returncode == 0, done.stderr
+    found = {row["Name"]: row for row in json.loads(done.stdout)["Packages"] if row["Kind"] == "deb"}
+    was, now = installed("13-base"), installed("13-devel")
+    assert {name: (row["Before"], row["After"]) for name, row in found.items()} == {
+        name: (was.get(name, ""), now.get(name, ""))
+        for name in was.keys() | now.keys()
+        if was.get(name) != now.get(name)
+    }
+    assert found["gcc-12"]["Growth"] > 50_000_000
+
+
+def test_the_use_of_an_image_is_what_a_container_finds(store: Store) -> None:
+    done = store.argosy("du", "--format", "json", "localhost:5000/nvidia/cuda:13-devel")
+    assert done.returncode == 0, done.stderr
+    use = json.loads(done.stdout)
+    names = {row["Name"] for row in use["Packages"] if row["Kind"] == "deb"}
+    assert names == set(store.inside("13-devel", "dpkg-query -W -f '${Package}\\n'").split())
+    script = "find /usr -xdev -type f -printf '%D %i %s\\n' | sort -u | awk '{ s += $3 } END { printf \"%d\", s }'"
+    [usr] = [row["Size"] for row in use["Root"]["Entries"] if row["Path"] == "/usr"]
+    assert usr == int(store.inside("13-devel", script))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from argosy.store.records import Container, ContainerStore
 from argosy.store.refs import RefStore
 from support.forked import become_nobody, in_child
 from support.images import random_image
-from support.stores import argosy, load_image
+from support.stores import Program, argosy, load_image
 
 if TYPE_CHECKING:
     import subprocess
@@ -269,6 +270,39 @@ def test_history_takes_dockers_options(shelf: Shelf) -> None:
     assert shelf.out("history", "--no-trunc", "-q", "vectoradd:26.11").startswith("sha256:")
     plain = shelf.out("history", "--human=false", "--format", "{{.Size}} {{.CreatedSince}}", "vectoradd:26.11")
     assert plain == "10240 2026-01-02T03:04:05Z\n" * 2
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_history_tells_true_sizes_whatever_is_here(tmp_path: Path, compression: str) -> None:
+    store = Program(tmp_path / "store")
+    image = random_image(tmp_path / "image", layers=3, size=100_000, compression=compression)
+    load_image(store.root, image, "x:1")
+
+    def sizes() -> list[str]:
+        return store("history", "--human=false", "--format", "{{.Size}}", "x:1").splitlines()
+
+    true = [str(len(tar)) for tar in reversed(image.tars)]
+    assert sizes() == true, "blobs alone"
+    snapshotter = choose(store.root, probe(folder=str(store.root), path=os.environ["PATH"]))
+    ensure_layers(Image(image.descriptor, BlobStore(store.root)), snapshotter=snapshotter, blobs=BlobStore(store.root))
+    assert sizes() == true, "blobs and snapshots"
+    layer = image.manifest.layers[1]
+    BlobStore(store.root).delete(layer.digest)
+    assert sizes() == true, "a snapshot without its blob"
+    shutil.rmtree(store.root / "layers")
+    assert sizes() == [true[0], "N/A", true[2]], "neither"
+    assert store("history", "--format", "{{.Size}}", "x:1").splitlines()[1] == "N/A"
+
+
+def test_history_has_dockers_times(tmp_path: Path) -> None:
+    store = Program(tmp_path / "store")
+    load_image(store.root, random_image(tmp_path / "image", layers=1), "x:1")
+    words = ("history", "--format", "{{.CreatedAt}}", "x:1")
+    assert store(*words) == "2026-01-02T03:04:05Z"
+    there = argosy(store.root, *words, environ={"TZ": "Asia/Kolkata"})
+    assert there.stdout == b"2026-01-02T08:34:05+05:30\n"
+    [row] = [json.loads(line) for line in store("history", "--format", "json", "x:1").splitlines()]
+    assert sorted(row) == ["Comment", "CreatedAt", "CreatedBy", "CreatedSince", "ID", "Size"]
 
 
 def test_inspect_of_an_image_has_dockers_fields(shelf: Shelf) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from argosy.layer import tree_reader  # noqa: F401 -- loaded late otherwise, by a nobody who may not
 from argosy.layer.apply import Applied, apply
 from argosy.layer.archive import entries
 from argosy.linux import mounts, syscalls, userns
@@ -21,6 +22,7 @@ from argosy.linux.files import remove_tree
 from argosy.snapshots import ahead, intake, parents  # noqa: F401 -- loaded late otherwise, by a nobody who may not
 from argosy.snapshots.folders import LayerFolders
 from argosy.snapshots.unpacked import UnpackedSnapshotter
+from tests.support import views
 from tests.support.archives import archive, device, diff_id, file, folder, pax
 from tests.support.forked import become_nobody, in_child
 from tests.support.trees import Tree, describe
@@ -71,7 +73,9 @@ def overlaid(store: Path, *, userxattr: bool) -> Tree:
         target=str(store / "merged"),
         userxattr=userxattr,
     ).execute()
-    return describe(store / "merged")
+    tree = describe(store / "merged")
+    assert views.described(snapshotter, (diff_id(LOWER), diff_id(UPPER))) == views.grouped(tree)
+    return tree
 
 
 def test_user_in_a_namespace_gets_what_the_user_may_have(store: Path) -> None:

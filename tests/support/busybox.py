@@ -8,11 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from argosy.oci import descriptor as media
-from argosy.oci.manifest import encode_manifest
-from argosy.oci.platform import Platform
-
-from .images import MTIME, Layout, RandomImage, compress, config_json
+from .images import MTIME, RandomImage, image_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,14 +48,8 @@ def busybox_image(folder: Path, *, tag: str = "latest", **execution: object) -> 
         ),
         tar_of({"opt/": 0o755, "opt/hello": b"#!/bin/sh\necho hello from a layer\n"}),
     )
-    layout = Layout(folder)
-    blobs = tuple(layout.put(compress(tar, "gzip"), media.OCI_LAYER_GZIP) for tar in tars)
     execution = {"Cmd": ["sh"], "Env": ["PATH=/usr/bin:/bin", "GREETING=hello"], **execution}
-    config = layout.put(config_json(tars, Platform.host(), **execution), media.OCI_CONFIG)
-    manifest = encode_manifest(config, blobs)
-    layout.put(manifest.raw, media.OCI_MANIFEST)
-    layout.publish(manifest.descriptor, tag)
-    return RandomImage(layout, manifest, tars)
+    return image_of(folder, tars, tag=tag, **execution)
 
 
 def tar_of(members: Mapping[str, bytes | str | int]) -> bytes:

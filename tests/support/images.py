@@ -133,6 +133,19 @@ def random_image(
     return RandomImage(layout, manifest, tars)
 
 
+def image_of(
+    folder: Path, tars: tuple[bytes, ...], *, tag: str = "latest", platform: Platform | None = None, **execution: object
+) -> RandomImage:
+    """An image of the layers *tars*, lowest first, as an OCI layout in *folder*; *execution* fills its config."""
+    layout = Layout(folder)
+    blobs = tuple(layout.put(compress(tar, "gzip"), media.OCI_LAYER_GZIP) for tar in tars)
+    config = layout.put(config_json(tars, platform or Platform.host(), **execution), media.OCI_CONFIG)
+    manifest = encode_manifest(config, blobs)
+    layout.put(manifest.raw, media.OCI_MANIFEST)
+    layout.publish(manifest.descriptor, tag)
+    return RandomImage(layout, manifest, tars)
+
+
 def layer_tar(source: random.Random, size: int, *, name: str = "layer") -> bytes:
     """A tar of a folder with three random files, a symbolic and a hard link."""
     out = io.BytesIO()

@@ -12,6 +12,7 @@ from argosy.linux import features, mounts
 from argosy.snapshots.erofs import ErofsSnapshotter
 from argosy.snapshots.unpacked import UnpackedSnapshotter
 
+from . import views
 from .archives import diff_id
 from .forked import in_child
 from .trees import Tree, describe
@@ -72,5 +73,8 @@ def looking(
 
 
 def merged(snapshotter: Snapshotter, scratch: Path, *tars: bytes, times: bool = True) -> Tree:
-    """The tree that the layers *tars*, lowest first, make together."""
-    return looking(snapshotter, applied(snapshotter, *tars), scratch, lambda root: describe(root, times=times))
+    """The tree that the layers *tars*, lowest first, make together: as the kernel shows it, and without a mount."""
+    diff_ids = applied(snapshotter, *tars)
+    tree = looking(snapshotter, diff_ids, scratch, lambda root: describe(root, times=True))
+    assert views.described(snapshotter, diff_ids) == views.grouped(tree)
+    return tree if times else {name: (*row[:2], None, *row[3:]) for name, row in tree.items()}

@@ -144,7 +144,7 @@ def test_run_loads_no_client_and_no_drawing_before_the_image_is_found(argv: list
 
 @pytest.mark.parametrize(
     "verb",
-    ["rm", "tag", "inspect", "history", "stack", "info", "version", "completion", "pull", "tags", "search", "manifest"],
+    "rm tag inspect history stack diff du info version completion pull tags search manifest".split(),
 )
 def test_help_of_a_verb_loads_no_client_and_no_drawing(verb: str, store: Path) -> None:
     assert not loaded_by([verb, "--help"], store) & HEAVY

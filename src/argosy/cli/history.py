@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput
@@ -26,9 +27,11 @@ _HEADERS = {
     "Comment": "COMMENT",
 }
 _COMMAND_WIDTH = 45  # characters, Docker's
+_UNKNOWN = "N/A"
 _ABOUT = """\
-The newest step comes first. The catalogue of Argosy writes what each of its
-layers holds; steps without a layer have a size of 0B.
+The newest step comes first. Sizes are those of the uncompressed layers, 0B for
+a step without one, N/A where the layer is not here. The catalogue of Argosy
+writes what each of its layers holds.
 """
 _EXAMPLES = """\
 fields of --format:
@@ -81,13 +84,25 @@ def _truth(text: str) -> bool:
     raise InvalidInput(f"--human takes true or false, not {text!r}", code="usage")
 
 
+def _local(stamp: str) -> str:
+    """Go's time.RFC3339 in this machine's zone, to the second: what Docker prints."""
+    then = output.timestamp(stamp)
+    if then is None:
+        return _UNKNOWN
+    zone = time.strftime("%z", time.localtime(then))
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(then)) + (
+        "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    )
+
+
 def _fields(step: Step, *, human: bool, whole: bool) -> Mapping[str, str]:
+    created = _local(step.created)
     command = " ".join(step.created_by.split())  # tabs and line ends would break the table
     return {
         "ID": step.id if whole or step.id == MISSING else output.short_id(step.id),
-        "CreatedSince": output.age(step.created) if human else step.created,
-        "CreatedAt": step.created,
+        "CreatedSince": output.age(step.created) if human else created,
+        "CreatedAt": created,
         "CreatedBy": command if whole else output.ellipsis(command, _COMMAND_WIDTH),
-        "Size": output.human_size(step.size) if human else str(step.size),
+        "Size": _UNKNOWN if step.size is None else output.human_size(step.size) if human else str(step.size),
         "Comment": step.comment,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import cache
 
 from ..errors import Error, InvalidInput, NotFound
 
@@ -160,6 +161,23 @@ def write(text: str) -> None:
         raise translate(error, "write to", "the standard output") from error
 
 
+def go_fields(value: object) -> dict[str, object]:
+    """The fields of a struct of ours as `document` and templates take them: «size_before» as «SizeBefore»."""
+    names: tuple[str, ...] = getattr(value, "__struct_fields__", ())
+    return {shown: _go(getattr(value, name)) for shown, name in zip(_go_names(names), names, strict=True)}
+
+
+@cache
+def _go_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("".join(word.capitalize() for word in name.split("_")) for name in names)
+
+
+def _go(value: object) -> object:
+    if isinstance(value, (tuple, list)):
+        return [_go(item) for item in value]
+    return go_fields(value) if hasattr(value, "__struct_fields__") else value
+
+
 def json_line(value: object) -> str:
     """One line of JSON, keys sorted as Go sorts those of a map."""
     import msgspec  # 20 ms that the plain lists are spared
@@ -190,6 +208,11 @@ def human_size(size: int, precision: int = 3) -> str:
         amount /= 1000
         unit += 1
     return f"{amount:.{precision}g}{_UNITS[unit]}"
+
+
+def growth(size: int) -> str:
+    """A difference of sizes with its sign: +120MB, -3kB, 0B."""
+    return f"{'+' * (size > 0)}{'-' * (size < 0)}{human_size(abs(size))}"
 
 
 def human_duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .bars import bar
 from .output import ellipsis, human_size, printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ _UNICODE = {
     "image": "╭─╮│├┤╰╯",
     "host": "╔═╗║╟╢╚╝",
     "inner": "─",
-    "eighths": " ▏▎▍▌▋▊▉█",
     "up": "▲",
     "dot": "·",
     "writable": "╌",
@@ -29,7 +29,6 @@ _ASCII = {
     "image": "+-+|++++",
     "host": "+=+|++++",
     "inner": "-",
-    "eighths": "   ####",
     "up": "^",
     "dot": "-",
     "writable": "-",
@@ -60,6 +59,7 @@ class _Drawing:
         self._stack = stack
         self._width = width
         self._colour = colour
+        self._ascii_only = ascii_only
         self._glyphs = _ASCII if ascii_only else _UNICODE
         #: the largest layer of the image, to which the bars compare; bytes
         self._largest = max((slab.size or 0 for slab in stack.slabs), default=0)
@@ -103,7 +103,7 @@ class _Drawing:
     def _slab(self, slab: Slab, room: int) -> Iterator[str]:
         """Lines of exactly *room* columns."""
         size = "" if slab.size is None else human_size(slab.size)
-        bar = self._bar(slab.size or 0) if slab.size is not None else ""
+        length = bar(slab.size or 0, self._largest, _BAR, ascii_only=self._ascii_only)
         text_room = room - _SIZE - (_BAR + 1)
         if slab.size is None:
             text_room = room
@@ -113,7 +113,7 @@ class _Drawing:
         painted = self._painted(title, _COLOURS[slab.kind]) + (f"  {self._painted(note, '2')}" if note else "")
         line = painted + " " * (text_room - len(plain))
         if slab.size is not None:
-            line += f" {self._painted(bar.ljust(_BAR), _COLOURS[slab.kind])}{size.rjust(_SIZE)}"
+            line += f" {self._painted(length.ljust(_BAR), _COLOURS[slab.kind])}{size.rjust(_SIZE)}"
         yield line
         yield from (self._part(part, room) for part in slab.shown_parts)
 
@@ -132,16 +132,6 @@ class _Drawing:
         for part in slab.parts:
             size = f" ({human_size(part.size)})" if part.size else ""
             yield f"   {bar}  {_cut(part.name + size, room)}"
-
-    def _bar(self, size: int) -> str:
-        """A bar as long as *size* is large; the smallest that is not empty shows."""
-        if not self._largest or not size:
-            return ""
-        steps = self._glyphs["eighths"]
-        per_cell = len(steps) - 1
-        amount = max(1, round(size / self._largest * _BAR * per_cell))
-        full, rest = divmod(amount, per_cell)
-        return (steps[-1] * full + (steps[rest] if rest else "")).rstrip()
 
     def _painted(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour and text else text

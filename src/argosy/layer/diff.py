@@ -16,6 +16,7 @@ from ..linux.paths import open_beneath_nofollow
 from .entry import NO_XATTRS, OPAQUE_NAME, PATH_LIMIT, WHITEOUT_PREFIX, Entry, Kind
 from .pax import is_overlay_xattr
 from .whiteouts import OPAQUE_XATTR, WHITEOUT_XATTR
+from .xattrs import file_xattrs, overlay_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,8 +32,6 @@ _KINDS: dict[int, Kind] = {
     stat.S_IFBLK: "block",
     stat.S_IFIFO: "fifo",
 }
-#: Attributes that belong to files; labels and measurements (security.selinux, .ima) belong to the host.
-_KEPT = (b"user.", b"trusted.", b"security.capability", b"system.posix_acl_")
 
 
 class Found:
@@ -129,10 +128,10 @@ class _Walk:
             path = paths.pop()
             fd = open_beneath_nofollow(self._root_fd, os.fsdecode(path) or ".", _FOLDER)
             try:
-                xattrs = _xattrs(fd)
+                xattrs = file_xattrs(fd)
                 if path or root:
                     yield self._found(self._entry(path, "folder", os.fstat(fd), xattrs))
-                mark = _mark(xattrs, OPAQUE_XATTR) if lower_has is not None else None
+                mark = overlay_mark(xattrs, OPAQUE_XATTR) if lower_has is not None else None
                 if lower_has is not None and mark == b"y" and path and lower_has(path):
                     yield self._found(Entry(path=_below(path, OPAQUE_NAME), kind="file", mode=0))
                 folders = []
@@ -165,8 +164,9 @@ class _Walk:
             return _whiteout(path)
         if found.st_nlink > 1 and (first := self._links.setdefault((found.st_dev, found.st_ino), path)) != path:
             return self._entry(path, "hardlink", found, NO_XATTRS, first)
-        xattrs = _xattrs(b"/proc/self/fd/%d/" % folder_fd + name)
-        if has_file_whiteouts and kind == "file" and not found.st_size and _mark(xattrs, WHITEOUT_XATTR) is not None:
+        xattrs = file_xattrs(b"/proc/self/fd/%d/" % folder_fd + name)
+        is_empty = kind == "file" and not found.st_size
+        if has_file_whiteouts and is_empty and overlay_mark(xattrs, WHITEOUT_XATTR) is not None:
             return _whiteout(path)
         text = os.fsencode(os.readlink(name, dir_fd=folder_fd)) if kind == "symlink" else b""
         return self._entry(path, kind, found, xattrs, text)
@@ -196,19 +196,6 @@ def _names(fd: int) -> list[tuple[bytes, bool]]:
     """(name, whether a folder), sorted."""
     with os.scandir(fd) as found:
         return sorted((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found)
-
-
-def _xattrs(place: int | bytes) -> dict[bytes, bytes]:
-    follow = isinstance(place, int)
-    try:
-        names = [os.fsencode(name) for name in os.listxattr(place, follow_symlinks=follow)]
-    except OSError:  # a file system without them
-        return {}
-    return {name: os.getxattr(place, name, follow_symlinks=follow) for name in names if name.startswith(_KEPT)}
-
-
-def _mark(xattrs: Mapping[bytes, bytes], name: bytes) -> bytes | None:
-    return xattrs.get(b"trusted." + name, xattrs.get(b"user." + name))
 
 
 def _whiteout(path: bytes) -> Entry:

@@ -151,10 +151,10 @@ class IndexBuilder:
         old = folder.children.get(name)
         if old == found:
             return
-        if old is not None:
-            self._forget(old)
         nid = found >> 3
         self._links[nid] = self._links.get(nid, 1) + 1
+        if old is not None:  # perhaps the folder that holds the other name
+            self._forget(old)
         folder.children[name] = found
 
     def _forget(self, child: _Folder | int) -> None:

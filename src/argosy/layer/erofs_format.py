@@ -7,12 +7,16 @@ fs/erofs/{erofs_fs.h,super.c,inode.c,dir.c,xattr.h} of Linux 6.18.
 from __future__ import annotations
 
 import struct
+from array import array
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from mmap import mmap
+
+    Image = bytes | mmap
 
 BLOCK_BITS = 9  # data of a tar is aligned to 512 bytes, so blocks must be as small; Linux 6.4 and later
 BLOCK = 1 << BLOCK_BITS
@@ -52,7 +56,6 @@ _FILE = struct.Struct("<HHHHQIIIIqII16xHHI")
 _DIRENT = struct.Struct("<QHBB")
 _XATTR_HEADER = struct.Struct("<IB7x")
 _XATTR = struct.Struct("<BBH")
-_LARGEST_XATTR = 4 + 255 + 0xFFFF  # bytes of one encoded entry
 _NS = 10**9
 
 _XATTR_PREFIXES = (
@@ -62,6 +65,9 @@ _XATTR_PREFIXES = (
     (b"trusted.", 4),
     (b"security.", 6),
 )
+_XATTR_SPACES = {index: prefix for prefix, index in _XATTR_PREFIXES}
+_INODE_FORMS = tuple(1 | layout << 1 for layout in (FLAT, INLINE, CHUNKED))  # the extended ones alone
+_DOTS = (b".", b"..")
 
 #: (first block of the file, number of blocks, device, first block on the device); device 0 is the image itself
 Run = tuple[int, int, int, int]
@@ -268,56 +274,107 @@ def crc32c(data: bytes) -> int:
     return crc
 
 
-# ---- reading back, for what was written above
+# ---- reading back, for what was written above; broken records raise what erofs_reader lists
 
 
-class Inode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The fields of an extended inode that folders need; *owner.mode* with its S_IF bits."""
+class Inode(msgspec.Struct, frozen=True, gc=False):
+    """The fields of an extended inode; *mode* with its S_IF bits."""
 
     layout: int
     xattr_size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
     size: int
+    #: first block, chunk format or device number
     where: int
-    owner: Owner
+    links: int
 
 
-def read_inode(record: bytes) -> Inode:
-    form, xattr_count, mode, _, size, where, _, uid, gid, seconds, ns, _ = _INODE.unpack(record)
-    return Inode(
-        layout=form >> 1,
-        xattr_size=_XATTR_HEADER.size + 4 * (xattr_count - 1) if xattr_count else 0,
-        size=size,
-        where=where,
-        owner=Owner(mode=mode, uid=uid, gid=gid, mtime_ns=seconds * _NS + ns),
-    )
+def read_inode(image: Image, nid: int) -> Inode:
+    form, xattrs, mode, _, size, where, _, uid, gid, seconds, ns, links = _INODE.unpack_from(image, nid * SLOT)
+    if form not in _INODE_FORMS:
+        raise ValueError(f"an inode of the form {form:#x}")
+    xattr_size = _XATTR_HEADER.size + 4 * (xattrs - 1) if xattrs else 0
+    return Inode(form >> 1, xattr_size, mode, uid, gid, seconds * _NS + ns, size, where, links)
 
 
-def read_directory_block(block: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, nid, file type) of each entry."""
-    heads = [_DIRENT.unpack_from(block, at) for at in range(0, _DIRENT.unpack_from(block)[1], _DIRENT.size)]
-    ends = [head[1] for head in heads[1:]] + [len(block)]
-    for (nid, start, file_type, _), end in zip(heads, ends, strict=True):
-        yield block[start:end].rstrip(b"\0"), nid, file_type
+def read_directory(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """(name, nid) of each entry but «.» and «..», from all blocks of a folder."""
+    for start in range(0, len(data), BLOCK):
+        block = data[start : start + BLOCK]
+        heads = block[: _DIRENT.unpack_from(block)[1]]
+        nids, starts, _, _ = zip(*_DIRENT.iter_unpack(heads), strict=True)
+        for nid, at, end in zip(nids, starts, (*starts[1:], len(block)), strict=True):
+            name = block[at:end]
+            if end == len(block):
+                name = name.rstrip(b"\0")
+            if name in _DOTS:
+                continue
+            if not name or b"/" in name or b"\0" in name:
+                raise ValueError("a name that is none")
+            yield name, nid
 
 
-def read_xattrs(block: bytes, read: Callable[[int, int], bytes]) -> dict[bytes, bytes]:
-    """Attributes from the block behind an inode; *read* gives bytes of the image (offset, size), for shared ones."""
-    if not block:
+def _chunk_table(nid: int, node: Inode) -> int:
+    at = nid * SLOT + INODE_SIZE + node.xattr_size
+    return at + -at % 8
+
+
+def stored_size(image: Image, nid: int, node: Inode) -> int:
+    """Bytes of a file that are no holes. Nearly all files have one chunk, a few have millions."""
+    if not node.size:
+        return 0
+    if node.layout != CHUNKED:
+        raise ValueError("a file whose data is not elsewhere")
+    at, chunk = _chunk_table(nid, node), BLOCK << (node.where & 0x1F)
+    if node.size <= chunk:
+        return node.size if _CHUNK.unpack_from(image, at)[2] != NO_BLOCK else 0
+    count = -(-node.size // chunk)
+    if at + 8 * count > len(image):
+        raise ValueError("a table of chunks that leaves the image")
+    blocks = array("I", image[at : at + 8 * count])[1::2]
+    overhang = 0 if blocks[-1] == NO_BLOCK else count * chunk - node.size
+    return (count - blocks.count(NO_BLOCK)) * chunk - overhang
+
+
+def read_runs(image: Image, nid: int, node: Inode, first: int, end: int) -> Iterator[Run]:
+    """The parts of a chunked file between its bytes *first* and *end* that are no holes, ascending."""
+    at, bits = _chunk_table(nid, node), node.where & 0x1F
+    blocks, chunk = -(-node.size // BLOCK), BLOCK << bits
+    for number in range(first // chunk, -(-end // chunk)):
+        _, device, block = _CHUNK.unpack_from(image, at + number * 8)
+        if block != NO_BLOCK:
+            start = number << bits
+            yield start, min(1 << bits, blocks - start), device, block
+
+
+def read_xattrs(image: Image, at: int, size: int) -> dict[bytes, bytes]:
+    """Attributes from the block of *size* bytes at byte *at*, behind an inode."""
+    if not size:
         return {}
-    _, shared = _XATTR_HEADER.unpack_from(block)
-    at = _XATTR_HEADER.size + 4 * shared
-    found = [
-        read(4 * number, _LARGEST_XATTR) for number in struct.unpack_from(f"<{shared}I", block, _XATTR_HEADER.size)
-    ]
-    while at < len(block):
-        length, _, size = _XATTR.unpack_from(block, at)
-        found.append(block[at:])
-        at += -(-(_XATTR.size + length + size) // 4) * 4
-    return dict(_read_xattr(entry) for entry in found)
+    _, shared = _XATTR_HEADER.unpack_from(image, at)
+    entries = at + _XATTR_HEADER.size + 4 * shared
+    places = [4 * number for number in struct.unpack_from(f"<{shared}I", image, at + _XATTR_HEADER.size)]
+    while entries < at + size:
+        places.append(entries)
+        length, _, value = _XATTR.unpack_from(image, entries)
+        entries += -(-(_XATTR.size + length + value) // 4) * 4
+    return dict(_read_xattr(image, place) for place in places)
 
 
-def _read_xattr(entry: bytes) -> tuple[bytes, bytes]:
-    length, index, size = _XATTR.unpack_from(entry)
-    prefix = next(prefix for prefix, number in _XATTR_PREFIXES if number == index)
-    start = _XATTR.size + length
-    return prefix + entry[_XATTR.size : start], entry[start : start + size]
+def _read_xattr(image: Image, at: int) -> tuple[bytes, bytes]:
+    length, index, size = _XATTR.unpack_from(image, at)
+    start = at + _XATTR.size + length
+    if start + size > len(image):
+        raise ValueError("an attribute that leaves the image")
+    return _XATTR_SPACES[index] + image[at + _XATTR.size : start], image[start : start + size]
+
+
+def is_superblock(image: Image) -> bool:
+    """Whether *image* begins as `superblock` has it."""
+    if len(image) < BODY_OFFSET:
+        return False
+    magic, _, _, bits, _, root, *_ = _SUPERBLOCK.unpack_from(image, SUPERBLOCK_OFFSET)
+    return bool((magic, bits, root) == (_MAGIC, BLOCK_BITS, ROOT_NID))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
+    from ..layer.contents import LayerContents
     from ..linux.mounts import Mount
     from ..oci.digest import Digest
 
@@ -73,6 +74,16 @@ class Snapshotter(Protocol):
 
     def warnings(self, diff_id: Digest) -> tuple[str, ...]:
         """What could not be kept of the layer, a sentence a sort, for people. NotFound (code layer-not-unpacked)."""
+
+    def contents(self, diff_id: Digest) -> LayerContents:
+        """The layer's files, to be looked at without mounting anything; the caller closes it.
+
+        Costs what is looked at; without the rights that `run` needs it may find folders
+        that it cannot read.
+
+        Raises NotFound (code layer-not-unpacked), Corrupt (layer-files-missing, size-mismatch,
+        layer-index-damaged, layer-facts-damaged).
+        """
 
     def remove(self, diff_id: Digest) -> None:
         """Delete the snapshot; nothing to do when it is absent."""

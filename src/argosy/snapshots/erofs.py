@@ -80,6 +80,12 @@ class ErofsSnapshotter(LayerFolders):
             lowers += [above[diff_id], target] if diff_id in above else [target]
         return tuple(steps), tuple(lowers)
 
+    def contents(self, diff_id: Digest) -> IndexReader:
+        from ..layer.erofs_reader import IndexReader
+
+        folder = self._require(diff_id)
+        return IndexReader(f"{folder}/{_INDEX}", f"{folder}/{_TAR}", self.facts(diff_id).implied)
+
     def _require(self, diff_id: Digest) -> str:
         """The folder of a layer, with both its files whole: a program that lies behind the end of a cut tar crashes."""
         folder, size = self.path(diff_id), self.facts(diff_id).size

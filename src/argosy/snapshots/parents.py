@@ -43,7 +43,8 @@ def companions(
         made = {}
         for number, diff_id in enumerate(stack):
             below = [(views[lower], implied[lower]) for lower in stack[number + 1 :]]
-            wanted = {path: facts for path in implied[diff_id] if (facts := _described(path, below))}
+            seen = [path for path in implied[diff_id] if not _seen(views[diff_id], path)[1]]
+            wanted = {path: facts for path in seen if (facts := _described(path, below))}
             if wanted:
                 made[diff_id] = os.path.join(root, f"parents-{number}")
                 _make(wanted, views[diff_id], made[diff_id])
@@ -62,14 +63,17 @@ def _described(path: bytes, below: Sequence[tuple[View, frozenset[bytes]]]) -> F
 
 
 def _seen(view: View, path: bytes) -> tuple[FolderFacts | bool, bool]:
-    """(the folder at *path*, whether this layer hides whatever lies below it)."""
+    """(the folder at *path*, whether this layer hides the folder that lower layers have there).
+
+    A mark in the folder itself takes what is in it away, not the folder.
+    """
     hides = False
     found: FolderFacts | bool = False
     for prefix in _prefixes(path):
+        hides = hides or (isinstance(found, FolderFacts) and found.opaque)
         found = view.folder(prefix)
         if not isinstance(found, FolderFacts):
             return found, hides or found
-        hides = hides or found.opaque
     return found, hides
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import StrPath
 
     from ..layer.folder import FolderFacts
+    from ..layer.tree_reader import TreeReader
     from ..linux.mounts import Mount
     from ..oci.digest import Digest
     from .intake import Intake
@@ -61,6 +62,11 @@ class UnpackedSnapshotter(LayerFolders):
     def verify(self, diff_id: Digest) -> None:
         """Only that it is there: a tree keeps neither the order nor all the metadata that went into the diff-id."""
         self.facts(diff_id)
+
+    def contents(self, diff_id: Digest) -> TreeReader:
+        from ..layer.tree_reader import TreeReader
+
+        return TreeReader(self._tree(diff_id), self.facts(diff_id).implied)
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
