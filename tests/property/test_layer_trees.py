@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from argosy.errors import Corrupt
+from argosy.layer.archive import entries
 from argosy.layer.diff import upper_entries, write_entries
+from argosy.layer.erofs import IndexBuilder
 from argosy.layer.writer import ArchiveWriter
 from argosy.linux.files import remove_tree
 from tests.support.archives import archive, device, diff_id, file, folder, hardlink, header, symlink
@@ -52,6 +54,25 @@ def member(draw: st.DrawFn) -> bytes:
 
 
 layers = st.lists(member(), max_size=10).map(lambda members: archive(*members))
+
+
+def index_of(tar: bytes, loose: int) -> bytes | str:
+    """The index, or the code of why there is none."""
+    out = io.BytesIO()
+    builder, reader = IndexBuilder(out, loose=loose), entries(io.BytesIO(tar))
+    try:
+        for entry in reader:
+            builder.add(entry, reader.read)
+    except Corrupt as error:
+        return error.code
+    builder.finish("0" * 64, len(tar))
+    return out.getvalue() + b"".join(sorted(builder.implied_folders()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(tar=layers)
+def test_how_much_is_packed_away_changes_no_index(tar: bytes) -> None:
+    assert index_of(tar, loose=0) == index_of(tar, loose=1) == index_of(tar, loose=10**6)
 
 
 @pytest.fixture(autouse=True)

@@ -143,7 +143,7 @@ class ArchiveReader:
     # ---- headers
 
     def _timed(self, block: bytes) -> Entry | None:
-        """The entry behind an extended header that gives its time and nothing else; None, and nothing read, otherwise."""
+        """The entry behind an extended header that gives its time alone; None, and nothing read, for any other."""
         at, size = self._at, block[124:136]
         head = self._buffer[at + BLOCK : at + 2 * BLOCK]
         if (

@@ -3,7 +3,7 @@
 The kernel (Linux 6.12, or 6.4 with loop devices) mounts it with the tar as its only
 extra device; nothing is unpacked. The index is written front to back while the tar
 streams by: files, links and devices at once, folders at the end. Only names and
-inode numbers stay in memory, about 250 bytes an entry.
+inode numbers stay in memory, packed when they are many (erofs_folder.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Unsupported
 from . import erofs_format as form
+from .erofs_folder import LOOSE, Folder, Loose
 from .faults import link_missing, not_a_folder, nothing_to_hide
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, mark_of
 
@@ -37,31 +38,13 @@ _TYPES: dict[Kind, int] = {
     "block": form.BLOCK_DEVICE,
     "fifo": form.FIFO,
 }
-_IMPLIED = form.Owner(mode=0o755, uid=0, gid=0, mtime_ns=0)
-
-
-class _Folder:
-    """A folder of the layer; children are folders, or nid << 3 | file type of anything else."""
-
-    __slots__ = ("children", "hidden", "implied", "nid", "opaque", "owner", "place", "xattrs")
-
-    def __init__(self) -> None:
-        self.children: dict[bytes, _Folder | int] = {}
-        self.owner = _IMPLIED
-        self.xattrs: dict[bytes, bytes] = {}
-        self.implied = True
-        self.opaque = False
-        #: names that the layer takes away from lower ones
-        self.hidden: set[bytes] | None = None
-        self.nid = 0
-        self.place: form.Placement | None = None
 
 
 class IndexBuilder:
     """Entries in archive order go into `add`, then `finish` completes the image in *out*.
 
-    *out* is a new seekable file. The same archive gives the same bytes. The later of
-    two entries with one name wins; folders are merged. Links among the parents of an
+    *out* is a new seekable file. The same archive gives the same bytes, whatever *loose* is,
+    which bounds memory. The later of two entries with one name wins; folders are merged. Links among the parents of an
     entry are followed inside the layer and never out of it, as containerd does; a
     parent that the layer does not have becomes a folder of root with mode 0755 and is
     listed by `implied_folders`, because lower layers may know it better.
@@ -70,13 +53,16 @@ class IndexBuilder:
     archive-whiteout-invalid; Unsupported (archive-too-large).
     """
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, *, loose: int = LOOSE) -> None:
         self._out = out
         self._pending = bytearray(form.BODY_OFFSET)
         self._written = 0  # bytes of the image that are in *out*
-        self._root = _Folder()
+        self._root = Folder()
         #: {path as it came: folder}, links already followed; emptied whenever one of them may have gone
-        self._folders: dict[bytes, _Folder] = {b"": self._root}
+        self._folders: dict[bytes, Folder] = {b"": self._root}
+        #: the folder that the last entry went into
+        self._turn = self._root
+        self._loose = Loose(loose)
         #: {nid: text} of symlinks, which may turn out to be parents
         self._symlinks: dict[int, bytes] = {}
         #: {nid: links} of files with more than one
@@ -101,6 +87,9 @@ class IndexBuilder:
         folder = self._folders.get(parent)
         if folder is None:
             folder = self._resolve(parent)
+        if folder is not self._turn:
+            self._loose.turn_ends(self._turn, self._inodes)
+            self._turn = folder
         if kind == "hardlink":
             self._link(entry, folder, name)
         elif kind == "character" and not entry.major and not entry.minor:
@@ -119,7 +108,7 @@ class IndexBuilder:
             parent, _, name = path.rpartition(b"/")
             self._hide(self._folder(parent), name)
 
-    def _hide(self, folder: _Folder, name: bytes) -> None:
+    def _hide(self, folder: Folder, name: bytes) -> None:
         """Whiteouts concern lower layers only: what this layer puts under the same name stays, in any order."""
         if folder.hidden is None:
             folder.hidden = set()
@@ -132,17 +121,17 @@ class IndexBuilder:
             parent, _, name = entry.path.rpartition(b"/")
             above = self._folder(parent)
             found = above.children.get(name)
-            if isinstance(found, _Folder):
+            if isinstance(found, Folder):
                 folder = found
             else:
                 if found is not None:
                     self._forget(found)
-                folder = above.children[name] = _Folder()
+                folder = above.children[name] = Folder()
         folder.implied = False
         folder.owner = _owner(entry)
         folder.xattrs = dict(entry.xattrs)
 
-    def _link(self, entry: Entry, folder: _Folder, name: bytes) -> None:
+    def _link(self, entry: Entry, folder: Folder, name: bytes) -> None:
         parent, _, target_name = entry.linkname.rpartition(b"/")
         target = self._folder(parent)
         found = target.children.get(target_name)
@@ -157,25 +146,25 @@ class IndexBuilder:
             self._forget(old)
         folder.children[name] = found
 
-    def _forget(self, child: _Folder | int) -> None:
+    def _forget(self, child: Folder | int) -> None:
         """A name is being taken over: fewer links, and cached paths may lead nowhere."""
         stack = [child]
         while stack:
             gone = stack.pop()
-            if isinstance(gone, _Folder):
+            if isinstance(gone, Folder):
                 stack += gone.children.values()
             elif (nid := gone >> 3) in self._links:
                 self._links[nid] -= 1
-        if isinstance(child, _Folder) or child & 7 == form.SYMLINK:
+        if isinstance(child, Folder) or child & 7 == form.SYMLINK:
             self._folders = {b"": self._root}
 
     # ---- parents
 
-    def _folder(self, path: bytes) -> _Folder:
+    def _folder(self, path: bytes) -> Folder:
         folder = self._folders.get(path)
         return self._resolve(path) if folder is None else folder
 
-    def _resolve(self, path: bytes) -> _Folder:
+    def _resolve(self, path: bytes) -> Folder:
         """The folder at *path* of this layer, with links followed and missing parts made."""
         stack = [self._root]
         names = path.split(b"/")[::-1]
@@ -187,8 +176,8 @@ class IndexBuilder:
             elif name not in (b"", b"."):
                 child = stack[-1].children.get(name)
                 if child is None:
-                    child = stack[-1].children[name] = _Folder()
-                if isinstance(child, _Folder):
+                    child = stack[-1].children[name] = Folder()
+                if isinstance(child, Folder):
                     stack.append(child)
                     continue
                 text = self._symlinks.get(child >> 3)
@@ -327,24 +316,24 @@ class IndexBuilder:
 
     def implied_folders(self) -> Iterator[bytes]:
         """Paths of folders that entries lie in but that the layer itself does not describe; the root never counts."""
-        stack: list[tuple[bytes, _Folder]] = [(b"", self._root)]
+        stack: list[tuple[bytes, Folder]] = [(b"", self._root)]
         while stack:
             path, folder = stack.pop()
             if folder.implied and path:
                 yield path
             prefix = path + b"/" if path else b""
-            stack += [(prefix + name, child) for name, child in folder.children.items() if isinstance(child, _Folder)]
+            stack += [(prefix + name, child) for name, child in folder.folders()]
 
-    def _settled(self) -> list[tuple[_Folder, _Folder]]:
+    def _settled(self) -> list[tuple[Folder, Folder]]:
         """(folder, the one above it), parents first, whiteouts in place."""
         found = [(self._root, self._root)]
         for folder, _ in found:
             if folder.hidden is not None:
                 self._settle_whiteouts(folder, folder.hidden)
-            found += [(child, folder) for child in folder.children.values() if isinstance(child, _Folder)]
+            found += [(child, folder) for _, child in folder.folders()]
         return found
 
-    def _settle_whiteouts(self, folder: _Folder, hidden: set[bytes]) -> None:
+    def _settle_whiteouts(self, folder: Folder, hidden: set[bytes]) -> None:
         if not self._whiteout:
             self._inodes += 1
             owner = form.Owner(mode=0, uid=0, gid=0, mtime_ns=0)
@@ -355,26 +344,27 @@ class IndexBuilder:
             if child is None:
                 folder.children[name] = self._whiteout << 3 | form.CHARACTER
                 self._links[self._whiteout] += 1
-            elif isinstance(child, _Folder):
+            elif isinstance(child, Folder):
                 child.opaque = True  # the lower folder goes, this one stays
             # any other file hides the lower one by being there
 
-    def _plan(self, folders: list[tuple[_Folder, _Folder]]) -> None:
+    def _plan(self, folders: list[tuple[Folder, Folder]]) -> None:
         """Give each folder its place, because parents and children name each other."""
         position = self._position
         self._root.nid = form.ROOT_NID
         for folder, _ in folders[1:]:
-            folder.children = dict(sorted(folder.children.items()))  # sorting again when writing is then cheap
             blocks, used = form.directory_sizes(sorted([b".", b"..", *folder.children]))
+            folder.pack()
             xattrs = form.inline_xattrs(_folder_xattrs(folder))
             place = form.place(position, form.INODE_SIZE + len(xattrs), (blocks - 1) * form.BLOCK + used)
             folder.nid, folder.place, position = place.inode // form.SLOT, place, place.end
 
-    def _write_folder(self, folder: _Folder, above: _Folder) -> None:
+    def _write_folder(self, folder: Folder, above: Folder) -> None:
         assert folder.place is not None
         self._inodes += 1
         xattrs = form.inline_xattrs(_folder_xattrs(folder))
         self._place(form.DIRECTORY, folder.owner, folder.place, _data_of(folder, above), xattrs, _links_of(folder))
+        folder.forget_leaves()
 
     def _write_root(self) -> bytes:
         """Write what belongs to the root; returns its inode, which has a fixed place at the start."""
@@ -446,7 +436,7 @@ def _owner(entry: Entry) -> form.Owner:
     return form.Owner(mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime_ns=entry.mtime_ns)
 
 
-def _folder_xattrs(folder: _Folder) -> list[bytes]:
+def _folder_xattrs(folder: Folder) -> list[bytes]:
     if not folder.xattrs and not folder.opaque and folder.hidden is None:
         return []
     marks = {}
@@ -459,15 +449,15 @@ def _folder_xattrs(folder: _Folder) -> list[bytes]:
     return form.xattr_entries(folder.xattrs | marks)
 
 
-def _links_of(folder: _Folder) -> int:
-    return 2 + sum(isinstance(child, _Folder) for child in folder.children.values())
+def _links_of(folder: Folder) -> int:
+    return 2 + sum(1 for _ in folder.folders())
 
 
-def _data_of(folder: _Folder, above: _Folder) -> bytes:
+def _data_of(folder: Folder, above: Folder) -> bytes:
     """Directory data; all nids are known by now."""
     names = [(b".", folder.nid, form.DIRECTORY), (b"..", above.nid, form.DIRECTORY)]
     for name, child in folder.children.items():
-        if isinstance(child, _Folder):
+        if isinstance(child, Folder):
             names.append((name, child.nid, form.DIRECTORY))
         else:
             names.append((name, child >> 3, child & 7))
