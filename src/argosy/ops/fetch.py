@@ -33,15 +33,17 @@ def fetching(
     *,
     repository: Repository,
     connections: int,
+    piece: int = PIECE,
     check: Check = lambda: None,
     advanced: Callable[[int], None] = lambda count: None,
 ) -> Iterator[None]:
-    """While the block runs, what *assembly* misses is fetched by threads, at most *connections* at once.
+    """While the block runs, what *assembly* misses is fetched by threads, at most *connections* at once,
+    each request for *piece* bytes.
 
     What goes wrong is raised by the assembly's reader and commit. *advanced* is told, by
     one thread at a time, how many bytes have arrived. Leaving the block ends the threads.
     """
-    fetch = _Fetch(descriptor, assembly, repository, connections, check, advanced)
+    fetch = _Fetch(descriptor, assembly, repository, connections, piece, check, advanced)
     fetch.begin()
     try:
         yield
@@ -56,6 +58,7 @@ class _Fetch:
         assembly: Assembly,
         repository: Repository,
         connections: int,
+        piece: int,
         check: Check,
         advanced: Callable[[int], None],
     ) -> None:
@@ -66,7 +69,7 @@ class _Fetch:
         self._advanced = advanced
         self._guard = threading.Lock()
         self._stopped = False
-        self._left = pieces(assembly.missing(), PIECE if connections > 1 else descriptor.size)
+        self._left = pieces(assembly.missing(), piece if connections > 1 else descriptor.size)
         self._most = min(connections, len(self._left))
         self._threads: list[threading.Thread] = []
 
