@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from argosy.oci.digest import Digest
-from support.registry import RunningRegistry, running_registry
+from support.registry import Answer, RunningRegistry, running_registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -240,17 +240,53 @@ def test_a_single_post_that_breaks_off_leaves_nothing(registry: RunningRegistry,
     assert read(registry, name, DIGEST) is None
 
 
-def test_a_second_writer_is_refused_while_the_first_writes(registry: RunningRegistry, name: str) -> None:
+def test_a_second_writer_waits_and_is_refused_while_the_first_writes(registry: RunningRegistry, name: str) -> None:
     place, data = begin(registry, name), os.urandom(2_000_000)
     with socket.create_connection(_target(registry), timeout=30) as first:
         first.sendall(_head(f"PATCH {place}", len(data)) + data[:1_500_000])
         _wait_until(lambda: _end(registry, place) > 0)
-        for method in ("PATCH", "PUT", "DELETE"):
-            answer = registry.request(method, f"{place}?digest={DIGEST}", b"other")
-            assert (answer.status, answer.codes) == (409, ["BLOB_UPLOAD_INVALID"])
-        first.sendall(data[1_500_000:])
+        answers: list[Answer] = []
+        second = threading.Thread(target=lambda: answers.append(registry.request("PATCH", place, b"other")))
+        second.start()
+        sent = 1_500_000
+        while second.is_alive():  # never silent for long
+            first.sendall(data[sent : sent + 1000])
+            sent += 1000
+            time.sleep(0.1)
+        second.join()
+        assert [(answer.status, answer.codes) for answer in answers] == [(409, ["BLOB_UPLOAD_INVALID"])]
+        first.sendall(data[sent:])
         assert first.recv(100).startswith(b"HTTP/1.1 202 ")
     assert registry.request("PUT", f"{place}?digest={Digest.of(data)}").status == 201
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
+def test_a_silent_writer_gives_way_to_the_next(registry: RunningRegistry, name: str, method: str) -> None:
+    """A client that lost its network comes again long before the server learns of that."""
+    place, data = begin(registry, name), os.urandom(2_000_000)
+    with socket.create_connection(_target(registry), timeout=30) as first:
+        first.sendall(_head(f"PATCH {place}", len(data)) + data[:1_500_000])
+        _wait_until(lambda: _end(registry, place) > 0)
+        rest = {"content_range": f"1500000-{len(data) - 1}"} if method != "DELETE" else {}
+        body = data[1_500_000:] if rest else None
+        answer = registry.request(method, f"{place}?digest={Digest.of(data)}", body, **rest)
+        assert answer.status == {"PATCH": 202, "PUT": 201, "DELETE": 204}[method]
+        assert first.recv(100).startswith(b"HTTP/1.1 408 ")
+    if method == "PATCH":
+        assert registry.request("PUT", f"{place}?digest={Digest.of(data)}").status == 201
+    assert read(registry, name, Digest.of(data)) == (None if method == "DELETE" else data)
+
+
+def test_a_chunk_that_comes_before_the_end_of_another_is_told_where_to_begin(
+    registry: RunningRegistry, name: str
+) -> None:
+    place, data = begin(registry, name), os.urandom(2_000_000)
+    with socket.create_connection(_target(registry), timeout=30) as first:
+        first.sendall(_head(f"PATCH {place}", len(data)) + data[:1_500_000])
+        _wait_until(lambda: _end(registry, place) > 0)
+        rest = f"1000-{len(data) - 1}"
+        answer = registry.request("PATCH", place, data[1000:], content_range=rest)
+    assert (answer.status, answer.headers["range"], answer.headers["location"]) == (416, "0-1499999", place)
 
 
 def test_many_uploads_of_one_blob_at_once_all_succeed(registry: RunningRegistry, name: str) -> None:

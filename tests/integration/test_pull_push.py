@@ -7,10 +7,11 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from argosy.errors import NotFound, Unsupported
 from argosy.linux.features import probe
-from argosy.oci.descriptor import DOCKER_INDEX, OCI_INDEX, Descriptor
+from argosy.oci.descriptor import DOCKER_FOREIGN_LAYER, DOCKER_INDEX, OCI_CONFIG, OCI_INDEX, Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.image import Image
 from argosy.oci.manifest import encode_index, encode_manifest
@@ -27,9 +28,9 @@ from argosy.store.refs import RefStore, Summary
 from support.docker_registry import PASSWORD, USER, docker_registry
 from support.images import random_image
 from support.registry import running_registry
-from support.stores import argosy
+from support.stores import argosy, load_image
 from support.tokens import guarded
-from support.web import forward, serving
+from support.web import Reply, Seen, forward, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -296,6 +297,185 @@ def test_what_the_registry_has_is_not_sent(registry: str, here: Here, tmp_path: 
     assert here.statuses == ["Mounted from team/mounts"] * 3
 
 
+def test_a_push_that_changes_nothing_takes_two_requests(registry: str, here: Here, tmp_path: Path) -> None:
+    """However many layers there are; the first request finds out whether the registry speaks TLS."""
+    image = random_image(tmp_path / "image", layers=12)
+    name = f"{registry}/team/nothing:1"
+    skopeo_push(image, name)
+    here.pull(name)
+    here.events.clear()
+    with serving(lambda seen: forward(registry, seen)) as proxy:
+        target = f"{proxy.address}/team/nothing:1"
+        here.tag(name, target)
+        here.push(target)
+        manifest = f"/v2/team/nothing/manifests/{image.descriptor.digest}"
+        assert proxy.lines == ["GET /v2/", f"HEAD {manifest}", "PUT /v2/team/nothing/manifests/1"]
+    assert here.statuses == ["Layer already exists"] * 13
+
+
+def test_a_blob_that_the_registry_lost_is_sent_again(registry: str, here: Here, tmp_path: Path) -> None:
+    """Collectors of garbage did that; pushing again is how people mend it."""
+    images = index_of(tmp_path / "image", "linux/amd64", "linux/arm64")
+    name = f"{registry}/team/lost:1"
+    skopeo_push(images[0], name, "--all")
+    here.pull(name, "linux/amd64", all_platforms=True)
+    for image in images:
+        for lost in image.manifest.children():
+            path = f"/v2/team/lost/blobs/{lost.digest}"
+            assert forward(registry, Seen(method="DELETE", target=path, headers={}, body=b"")).status == 202
+            here.events.clear()
+            here.push(name)
+            assert here.statuses == [*["Layer already exists"] * 5, "Pushed"]
+            found = forward(registry, Seen(method="GET", target=path, headers={}, body=b""))
+            assert Digest.of(found.body) == lost.digest
+
+
+def test_a_mount_is_tried_from_several_repositories_and_the_nearest_first(
+    ours: str, here: Here, tmp_path: Path
+) -> None:
+    image = random_image(tmp_path / "image", layers=1)
+    names = [f"{ours}/{place}:1" for place in ("elsewhere/a", "team/sub/b", "team/sub/c")]
+    skopeo_push(image, names[0])
+    here.pull(names[0])
+    for name in names[1:]:  # names that the registry does not have the image under
+        here.tag(names[0], name)
+    here.events.clear()
+    with serving(lambda seen: forward(ours, seen)) as proxy:
+        for name in (*names, f"{ours}/team/sub/new:1"):
+            here.tag(names[0], name.replace(ours, proxy.address))
+        here.push(f"{proxy.address}/team/sub/new:1")
+        config, layer = (child.digest for child in image.manifest.children())
+        mounts = [line for line in proxy.lines if "mount=" in line]
+        assert sorted(mounts) == sorted(
+            f"POST /v2/team/sub/new/blobs/uploads/?mount={digest}&from={place}"
+            for digest in (config, layer)
+            for place in ("team/sub/b", "team/sub/c", "elsewhere/a")
+        )
+        assert [line for line in mounts if layer in line][-1].endswith("from=elsewhere/a")
+        assert "PATCH" not in {seen.method for seen in proxy.seen}
+    assert here.statuses == ["Mounted from elsewhere/a"] * 2
+
+
+def test_an_upload_that_a_refused_mount_began_is_used(ours: str, here: Here, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "image", layers=1)
+    load_image(here.root, image, f"{ours}/nowhere/a:1")
+    with serving(lambda seen: forward(ours, seen)) as proxy:
+        here.tag(f"{ours}/nowhere/a:1", f"{proxy.address}/nowhere/a:1")
+        here.tag(f"{ours}/nowhere/a:1", f"{proxy.address}/used/b:1")
+        here.push(f"{proxy.address}/used/b:1")
+        methods = sorted(seen.method for seen in proxy.seen)
+    assert methods == ["GET", *["HEAD"] * 3, *["POST"] * 2, *["PUT"] * 3]
+    assert here.statuses == ["Pushed"] * 2
+
+
+def test_where_reading_is_not_allowed_nothing_is_mounted_and_the_push_goes_on(
+    ours: str, here: Here, tmp_path: Path
+) -> None:
+    image = random_image(tmp_path / "image", layers=3)
+    load_image(here.root, image, f"{ours}/secret/a:1")
+
+    def refuse(seen: Seen) -> Reply:
+        if "from=secret/a" in seen.target:
+            return Reply(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{proxy.address}/token"'})
+        return Reply(status=403) if seen.path == "/token" else forward(ours, seen)
+
+    with serving(refuse) as proxy:
+        for name in ("secret/a", "open/b"):
+            here.tag(f"{ours}/secret/a:1", f"{proxy.address}/{name}:1")
+        here.push(f"{proxy.address}/open/b:1")
+        assert here.statuses == ["Pushed"] * 4
+
+
+def test_indexes_within_indexes_keep_every_digest(registry: str, here: Here, tmp_path: Path) -> None:
+    """An image, an index of it, and an index of both, so that the image comes at two depths."""
+    images = index_of(tmp_path / "image", "linux/amd64", "linux/arm64")
+    layout = images[0].layout
+    inner = layout.put(encode_index(tuple(image.descriptor for image in images)).raw, OCI_INDEX)
+    outer = layout.put(encode_index((images[0].descriptor, inner)).raw, OCI_INDEX)
+    name = f"{registry}/team/nested:1"
+    load_image(here.root, images[1], f"{registry}/unnamed/b:1")
+    load_image(here.root, images[0], f"{registry}/unnamed/a:1")
+    for index in (inner, outer):
+        here.blobs.put(layout.read(index.digest), OCI_INDEX)
+    summary = here.refs.get(Reference.parse(f"{registry}/unnamed/a:1")).summary
+    here.refs.set(Reference.parse(name), outer, summary=summary)
+    assert here.push(name).descriptor == outer
+    for document in (outer, inner, *(image.descriptor for image in images)):
+        assert Digest.of(raw_manifest(f"{name.removesuffix(':1')}@{document.digest}")) == document.digest
+
+
+def test_what_is_named_by_sha512_is_put_under_that_name(ours: str, here: Here, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "image", layers=1)
+    load_image(here.root, image, f"{ours}/unnamed/long:1")
+    long = Digest.of(image.manifest.raw, "sha512")
+    with here.blobs.ingest(algorithm="sha512") as part:
+        part.write(image.manifest.raw)
+        part.commit()
+    index = encode_index((replace(image.descriptor, digest=long),))
+    here.blobs.put(index.raw, OCI_INDEX)
+    summary = here.refs.get(Reference.parse(f"{ours}/unnamed/long:1")).summary
+    here.refs.set(Reference.parse(f"{ours}/team/long:1"), index.descriptor, summary=summary)
+    here.push(f"{ours}/team/long:1")
+    found = forward(ours, Seen(method="GET", target=f"/v2/team/long/manifests/{long}", headers={}, body=b""))
+    assert found.body == image.manifest.raw
+
+
+def test_an_artifact_in_an_index_travels_along(registry: str, here: Here, tmp_path: Path) -> None:
+    """As BuildKit's attestations do: a manifest of platform unknown, whose layer is no archive."""
+    image = random_image(tmp_path / "image", layers=1)
+    layout = image.layout
+    statement = layout.put(b'{"_type":"https://in-toto.io/Statement/v0.1"}', "application/vnd.in-toto+json")
+    config = layout.put(b'{"architecture":"unknown","os":"unknown"}', OCI_CONFIG)
+    artifact = encode_manifest(config, (statement,))
+    layout.put(artifact.raw, artifact.descriptor.media_type)
+    unknown = replace(artifact.descriptor, platform=Platform.parse("unknown/unknown"))
+    known = replace(image.descriptor, platform=Platform.parse("linux/amd64"))
+    index = layout.put(encode_index((known, unknown)).raw, OCI_INDEX)
+    layout.publish(index)
+    source, target = f"{registry}/team/attested:1", f"{registry}/other/attested:1"
+    skopeo_push(image, source, "--all")
+    here.pull(source, "linux/amd64", all_platforms=True)
+    here.tag(source, target)
+    assert here.push(target).descriptor.digest == index.digest
+    found = raw_manifest(f"{target.removesuffix(':1')}@{artifact.descriptor.digest}")
+    assert found == artifact.raw
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+def test_a_foreign_layer_is_not_passed_on(ours: str, here: Here, tmp_path: Path, is_here: bool) -> None:
+    """Windows' base layers: only their addresses travel, as with Docker."""
+    image = random_image(tmp_path / "image", layers=2)
+    foreign = replace(image.manifest.layers[0], media_type=DOCKER_FOREIGN_LAYER, urls=("https://example.test/layer",))
+    manifest = encode_manifest(image.manifest.config, (foreign, image.manifest.layers[1]))
+    name = f"{ours}/windows/app{is_here:d}:1"
+    load_image(here.root, image, f"{ours}/unnamed/c:1")
+    here.blobs.put(manifest.raw, manifest.descriptor.media_type)
+    summary = here.refs.get(Reference.parse(f"{ours}/unnamed/c:1")).summary
+    here.refs.set(Reference.parse(name), manifest.descriptor, summary=summary)
+    if not is_here:
+        here.blobs.delete(foreign.digest)
+    here.push(name)
+    assert here.statuses == ["Pushed", "Pushed", "Skipped foreign layer"]
+    assert raw_manifest(name) == manifest.raw
+    head = Seen(method="HEAD", target=f"/v2/windows/app{is_here:d}/blobs/{foreign.digest}", headers={}, body=b"")
+    assert forward(ours, head).status == 404
+
+
+def test_all_tags_are_pushed_with_one_login(ours: str, tmp_path: Path) -> None:
+    image, store = random_image(tmp_path / "image", layers=1), tmp_path / "store"
+    with guarded(ours) as door:
+        store.mkdir()
+        load_image(store, image, *(f"{door.address}/all/tags:{tag}" for tag in ("1", "2", "latest")))
+        done = argosy(store, "push", "-a", f"{door.address}/all/tags")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert len(door.token_requests) == 1
+        lines = done.stdout.decode().splitlines()
+        assert [line for line in lines if "digest: " in line] == [
+            f"{tag}: digest: {image.descriptor.digest} size: {image.descriptor.size}" for tag in ("1", "2", "latest")
+        ]
+        assert argosy(store, "push", "-a", f"{door.address}/all/tags:1").returncode == 1
+
+
 def test_basic_login_pull_and_push(tmp_path: Path) -> None:
     image = random_image(tmp_path / "image")
     environ = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
@@ -360,7 +540,7 @@ def test_the_lines_of_pull_and_push_are_dockers(ours: str, tmp_path: Path) -> No
     assert again[-2:] == [f"Status: Image is up to date for {name}:latest", f"{name}:latest"]
     assert argosy(store, "pull", "-q", name).stdout.decode() == f"{name}:latest\n"
     pushed = argosy(store, "push", name).stdout.decode().splitlines()
-    assert pushed[0] == f"The push refers to repository [{name}]"
+    assert pushed[:2] == ["Using default tag: latest", f"The push refers to repository [{name}]"]
     assert pushed[-1] == f"latest: digest: {image.descriptor.digest} size: {image.descriptor.size}"
 
 
@@ -371,7 +551,7 @@ def test_what_is_no_image_is_said(ours: str, here: Here, tmp_path: Path) -> None
     manifest = encode_manifest(chart, ())
     name = Reference.parse(f"{ours}/charts/app:1")
     repository = here.repository(name)
-    repository.push_blob(chart, lambda: image.layout.open(chart))
+    repository.push_blob(chart, lambda offset: image.layout.open(chart, offset=offset))
     repository.push_manifest(manifest.raw, manifest.descriptor.media_type, "1")
     with pytest.raises(Unsupported) as caught:
         here.pull(str(name))

@@ -37,10 +37,10 @@ _AUTH = 'auth: {{htpasswd: {{realm: "a, realm", path: "{folder}/htpasswd"}}}}\n'
 
 
 @contextmanager
-def docker_registry(folder: Path, *, login: bool = False, tls: bool = False) -> Iterator[str]:
-    """Give its «host:port» while it runs. What an earlier one kept in *folder* is served again."""
+def docker_registry(folder: Path, *, login: bool = False, tls: bool = False, address: str = "") -> Iterator[str]:
+    """Give its «host:port» while it runs, *address* where one is named. What an earlier one kept is served again."""
     folder.mkdir(parents=True, exist_ok=True)
-    address = _free_address()
+    address = address or _free_address()
     config = folder / "config.yml"
     text = _CONFIG + (_AUTH if login else "")
     config.write_text(text.format(folder=folder, address=address, tls=_TLS.format(folder=folder) if tls else ""))

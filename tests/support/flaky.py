@@ -5,11 +5,14 @@
         ...
         proxy.carried                      # bytes of blobs that went through to the client
 
-A fault takes a request and the honest reply, and gives the reply to send.
+A fault takes a request and the honest reply, and gives the reply to send. A refusal takes
+the request alone, and gives the reply to send instead of passing it on. Requests come
+whole: what breaks in the middle of one is relay.py's.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from .web import Site
 
 Fault = Callable[[Seen, Reply], Reply]
+Refusal = Callable[[Seen], Reply | None]
 
 
 def none(seen: Seen, reply: Reply) -> Reply:
@@ -79,12 +83,19 @@ def first(times: int, fault: Fault) -> Fault:
     return act
 
 
+def nth(number: int, reply: Reply, *, times: int = 1) -> Refusal:
+    """*reply* to the requests from the *number*-th on (from 0), *times* of them."""
+    count = itertools.count()
+    return lambda seen: reply if number <= next(count) < number + times else None
+
+
 class FlakyProxy:
-    """A running proxy; set `fault` to change its manners, `ignores_range` to make it deaf to Range."""
+    """A running proxy; set `fault` or `refusal` to change its manners, `ignores_range` to make it deaf to Range."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
         self.fault: Fault = none
+        self.refusal: Refusal = lambda seen: None
         self.ignores_range = False
         self.carried = 0
         self.site: Site
@@ -94,6 +105,9 @@ class FlakyProxy:
         return self.site.address
 
     def answer(self, seen: Seen) -> Reply:
+        refused = self.refusal(seen)
+        if refused is not None:
+            return refused
         asked = seen
         if self.ignores_range:
             asked = replace(seen, headers={name: value for name, value in seen.headers.items() if name != "range"})

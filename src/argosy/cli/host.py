@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..remote.credentials import Credentials
     from ..remote.repository import Repository
     from ..remote.transport import Transport
+    from ..remote.unfinished import Unfinished
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
@@ -353,6 +354,13 @@ class Host:
         from ..remote.transport import Transport
 
         return Transport(self.environ, plain_http=plain_http, debug=output.note if self.debug else None)
+
+    @property
+    def unfinished_uploads(self) -> Unfinished:
+        """Where pushes that were cut short left off."""
+        from ..remote.unfinished import Unfinished
+
+        return Unfinished(os.path.join(self.cache, "uploads"))
 
     @property
     def stdin_is_terminal(self) -> bool:

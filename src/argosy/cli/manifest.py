@@ -247,7 +247,13 @@ def _push(args: argparse.Namespace, host: Host) -> int:
     reference = Reference.parse(args.list)
     own = host.lists.get(reference)
     with reporter(quiet=args.quiet, host=host) as progress:
-        pushed = push_list(own, blobs=host.blobs, connect=_connector(args, host), progress=progress)
+        pushed = push_list(
+            own,
+            blobs=host.blobs,
+            connect=_connector(args, host),
+            unfinished=host.unfinished_uploads,
+            progress=progress,
+        )
     if args.purge:
         host.lists.delete(reference)
     if not args.quiet:

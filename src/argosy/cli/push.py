@@ -13,12 +13,14 @@ from .progress import reporter
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from ..remote.repository import Repository
     from .host import Host
     from .parser import Parser
 
 _ABOUT = """\
 The name says which registry. What the registry has already is not sent; layers
-that it has in another repository are mounted from there. The tag is set last.
+that it has in another repository are mounted from there. A transfer that broke
+goes on where it stopped. The tag is set last.
 """
 _EXAMPLES = """\
 examples:
@@ -45,22 +47,26 @@ def main(args: Namespace, host: Host) -> int:
     reference = Reference.parse(args.image)
     references = _all_tags(args.image, reference, host) if args.all_tags else (reference,)
     if not args.quiet:
+        if not args.all_tags and _has_no_tag(args.image):
+            output.write(f"Using default tag: {reference.tag}\n")
         output.write(f"The push refers to repository [{reference.name}]\n")
+    repository = host.repository(reference, plain_http=args.plain_http)  # one login for all tags
     for each in references:
-        _push(each, args, host)
+        _push(each, repository, args, host)
     return 0
 
 
-def _push(reference: Reference, args: Namespace, host: Host) -> None:
+def _push(reference: Reference, repository: Repository, args: Namespace, host: Host) -> None:
     from ..ops.push import push
 
     with reporter(quiet=args.quiet, host=host, to_stdout=True) as progress:
         pushed = push(
             reference,
-            repository=host.repository(reference, plain_http=args.plain_http),
+            repository=repository,
             blobs=host.blobs,
             refs=host.refs,
             platform=Platform.parse(args.platform) if args.platform else None,
+            unfinished=host.unfinished_uploads,
             progress=progress,
         )
     if args.quiet:
@@ -70,9 +76,13 @@ def _push(reference: Reference, args: Namespace, host: Host) -> None:
 
 
 def _all_tags(text: str, reference: Reference, host: Host) -> tuple[Reference, ...]:
-    if ":" in text.rpartition("/")[2] or "@" in text:
+    if not _has_no_tag(text):
         raise InvalidInput("--all-tags takes a name without a tag", code="usage", context=f"given was {text!r}")
     found = [record.reference for record in host.refs.list() if record.reference.name == reference.name]
     if not found:
         host.refs.get(reference)  # raises, and suggests
     return tuple(name for name in found if name.tag is not None)
+
+
+def _has_no_tag(text: str) -> bool:
+    return ":" not in text.rpartition("/")[2] and "@" not in text

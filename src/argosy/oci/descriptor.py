@@ -28,6 +28,7 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 OCI_FOREIGN_LAYER_GZIP = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+_FOREIGN_PREFIX = "application/vnd.oci.image.layer.nondistributable."
 
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
@@ -71,6 +72,11 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     def is_layer(self) -> bool:
         """A tar that may be compressed; an encrypted one (ocicrypt) is none that we can read."""
         return self.media_type.startswith(LAYER_PREFIXES) and not self.media_type.endswith("+encrypted")
+
+    @property
+    def is_foreign(self) -> bool:
+        """A layer that may be had from its addresses only, and not passed on (Windows' base layers)."""
+        return self.media_type == DOCKER_FOREIGN_LAYER or self.media_type.startswith(_FOREIGN_PREFIX)
 
     @property
     def in_oci_terms(self) -> Descriptor:

@@ -17,6 +17,7 @@ from .progress import Advanced, Finished, Observed, Started
 from .unpack import ensure_layer, named, warn_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from ..oci.descriptor import Descriptor
@@ -47,24 +48,43 @@ class Bringer:
         Raises NotFound, Unavailable, Unauthorized, Corrupt, Exhausted. What has arrived stays, unless
         it is not what was promised.
         """
-        name = layer.descriptor.digest.short
-        with self._blobs.assemble(layer.descriptor, lambda: progress(_waiting(name))) as assembly:
-            if assembly.complete and self._snapshotter.has(layer.diff_id):
-                return progress(Finished(name, "Already exists"))
-            if not assembly.complete:
-                self._receive(layer, assembly, check, progress)
+        name, has_snapshot = layer.descriptor.digest.short, self._snapshotter.has
+        was_here = self._bring(
+            layer.descriptor, progress, lambda assembly: self._receive(layer, assembly, check, progress)
+        )
+        if was_here and has_snapshot(layer.diff_id):
+            return progress(Finished(name, "Already exists"))
         ensure_layer(layer, snapshotter=self._snapshotter, blobs=self._blobs, progress=progress, check=check)
         return progress(Finished(name, "Pull complete"))
 
     def blob(self, descriptor: Descriptor, check: Check, progress: Progress) -> None:
         """Make sure that a blob is here, whatever it is."""
+
+        def receive(assembly: Assembly) -> None:
+            passage = _Passage(descriptor, assembly.present, progress)
+            with self._fetching(descriptor, assembly, check, passage):
+                _commit(assembly)
+
+        self._bring(descriptor, progress, receive)
+
+    def _bring(self, descriptor: Descriptor, progress: Progress, receive: Callable[[Assembly], None]) -> bool:
+        """Whether the blob was here; if not, *receive* has brought it.
+
+        What an earlier attempt left may have been damaged on its way, which only the digest of the
+        whole tells; then all of it is fetched once more.
+        """
         name = descriptor.digest.short
-        with self._blobs.assemble(descriptor, lambda: progress(_waiting(name))) as assembly:
-            if not assembly.complete:
-                passage = _Passage(descriptor, assembly.present, progress)
-                with self._fetching(descriptor, assembly, check, passage):
-                    _commit(assembly)
-                progress(Finished(name, "Download complete"))
+        while True:
+            with self._blobs.assemble(descriptor, lambda: progress(_waiting(name))) as assembly:
+                if assembly.complete:
+                    return True
+                is_taken_up = assembly.present > 0
+                try:
+                    receive(assembly)
+                    return False
+                except Corrupt:
+                    if assembly.complete or not is_taken_up:
+                        raise
 
     def _receive(self, layer: Layer, assembly: Assembly, check: Check, progress: Progress) -> None:
         passage = _Passage(layer.descriptor, assembly.present, progress)

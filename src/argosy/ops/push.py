@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, cast
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt, Error, NotFound
+from ..errors import Corrupt, Error, InvalidInput, NotFound, Unavailable, Unsupported
 from ..oci.descriptor import Descriptor
 from ..oci.image import Image, read_manifest
 from ..oci.manifest import Index, Manifest
+from ..remote.outgoing import Watch
+from ..remote.unfinished import NOWHERE
+from ..store.blobs import REMEDY
 from .parallel import in_parallel
-from .progress import Finished, Observed, Started, silent
+from .progress import Advanced, Finished, Started, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     from ..oci.digest import Digest
     from ..oci.platform import Platform
     from ..oci.reference import Reference
+    from ..remote.outgoing import OpenBlob
     from ..remote.repository import Repository
+    from ..remote.unfinished import Unfinished
     from ..store.blobs import BlobStore
-    from ..store.refs import RefStore
+    from ..store.refs import RefRecord, RefStore
     from .parallel import Check
     from .progress import Progress
 
 _DEEPEST = 4  # indexes within indexes
+_HOMES = 3  # repositories that a mount is tried from; each that fails costs a request or two
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +50,15 @@ def push(
     blobs: BlobStore,
     refs: RefStore,
     platform: Platform | None = None,
+    unfinished: Unfinished = NOWHERE,
     progress: Progress = silent,
 ) -> Pushed:
     """Send the image under *reference*'s own name; with *platform* that platform's manifest alone, without the index.
 
-    Blobs that the registry has are not sent; those that it has under another name
-    (as far as our names tell) are mounted from there.
+    What the image is, is read once: who moves the name meanwhile changes nothing. Blobs
+    that the registry has are not sent; those that it has under another name (as far as
+    our names tell) are mounted from there. Where *unfinished* kept an upload that broke,
+    it goes on.
 
     Raises NotFound (tag-unknown: no such image here; platforms-missing; blob-unknown),
     Unauthorized, Unavailable, Corrupt.
@@ -55,72 +66,216 @@ def push(
     top = refs.get(reference).descriptor
     if platform is not None:
         top = Image.select(top, blobs, platform, name=reference.familiar()).descriptor
-    documents = tuple(_documents(top, blobs, repository, reference))
-    work = _Push(repository, blobs, _homes(refs, blobs, repository), progress)
-    work.send_blobs(documents)
-    for document in reversed(documents[1:]):
-        repository.push_manifest(document.raw, document.descriptor.media_type, document.descriptor.digest)
-    name = reference.tag if reference.tag is not None else top.digest
-    repository.push_manifest(documents[0].raw, documents[0].descriptor.media_type, name)
-    return Pushed(name=name, descriptor=top)
+    work = _Push(reference, top, repository, blobs, _Homes(refs, blobs, repository), unfinished, progress)
+    if not work.is_taken_as_it_is():
+        work.send()
+    unfinished.sweep()
+    return Pushed(name=work.name, descriptor=top)
 
 
 class _Push:
-    """The blobs of one push."""
+    """One image on its way to one repository."""
 
     def __init__(
-        self, repository: Repository, blobs: BlobStore, homes: Mapping[Digest, str], progress: Progress
+        self,
+        reference: Reference,
+        top: Descriptor,
+        repository: Repository,
+        blobs: BlobStore,
+        homes: _Homes,
+        unfinished: Unfinished,
+        progress: Progress,
     ) -> None:
+        self.name = reference.tag if reference.tag is not None else top.digest
+        self._reference = reference
         self._repository = repository
         self._blobs = blobs
-        #: {blob: another repository of the same registry that has it, as far as we know}
         self._homes = homes
+        self._unfinished = unfinished
         self._progress = progress
+        self._top = top.digest
+        #: {digest by which it is named: manifest or index}, parents first; and what is not here with all its blobs
+        self._documents, self._absent = _documents(top, blobs, reference)
 
-    def send_blobs(self, documents: tuple[Manifest | Index, ...]) -> None:
+    def is_taken_as_it_is(self) -> bool:
+        """Put the manifests alone where this repository has the image; False if it has not, or if it refuses.
+
+        That a registry has a manifest does not say that it still has the blobs: collectors
+        of garbage have lost some, and pushing again is how people mend that. But a registry
+        looks for what a manifest names whenever one is put (distribution-spec,
+        MANIFEST_BLOB_UNKNOWN), with the same eyes that a HEAD of each blob would see with.
+        So every manifest is put once more, and after a refusal each blob is asked for. That
+        makes two requests of a push that changes nothing, however many layers there are; the
+        price is that a registry which looks for nothing is not mended. The tag is put in any
+        case, as Docker does: it may mean something else by now.
+        """
+        try:
+            if not self._repository.has_manifest(self._top, pushing=True):
+                return False
+            self._put_documents()
+        except (InvalidInput, NotFound, Unsupported):
+            return False
+        except Unavailable as error:
+            if error.code != "registry-failed":
+                raise
+            return False  # it may have lost the very manifest
+        for blob in self._wanted():
+            self._progress(Finished(blob.digest.short, "Layer already exists"))
+        return True
+
+    def send(self) -> None:
+        """Blobs, then manifests. Raises NotFound (platforms-missing) before anything is sent."""
+        missing = [child for child in self._absent if not self._repository.has_manifest(child.digest, pushing=True)]
+        if missing:
+            raise _incomplete(self._reference, missing)
+        in_parallel(self._send, self._wanted())
+        self._put_documents()
+
+    def _wanted(self) -> list[Descriptor]:
         """Configs and layers of all manifests, each once, the largest first."""
-        wanted = {child.digest: child for doc in documents if isinstance(doc, Manifest) for child in doc.children()}
-        in_parallel(self._send, sorted(wanted.values(), key=lambda descriptor: -descriptor.size))
+        images = (document for document in self._documents.values() if isinstance(document, Manifest))
+        found = {child.digest: child for image in images for child in image.children()}
+        return sorted(found.values(), key=lambda descriptor: -descriptor.size)
+
+    def _put_documents(self) -> None:
+        """Images at once, then indexes from the innermost on, the name last."""
+        below = [digest for digest in self._documents if digest != self._top]
+        is_index = {digest: isinstance(self._documents[digest], Index) for digest in below}
+        in_parallel(self._put, [digest for digest in below if not is_index[digest]])
+        for digest in reversed([digest for digest in below if is_index[digest]]):
+            self._put(digest)
+        top = self._documents[self._top]
+        self._repository.push_manifest(top.raw, top.descriptor.media_type, self.name)
+
+    def _put(self, digest: Digest, check: Check = lambda: None) -> None:
+        check()
+        document = self._documents[digest]
+        self._repository.push_manifest(document.raw, document.descriptor.media_type, digest)
 
     def _send(self, descriptor: Descriptor, check: Check) -> None:
-        check()
-        name, home = descriptor.digest.short, self._homes.get(descriptor.digest)
-        if descriptor.urls and self._blobs.stat(descriptor.digest) is None:
-            return self._progress(Finished(name, "Skipped foreign layer"))
-        how = self._repository.push_blob(descriptor, lambda: self._open(descriptor, check), mount_from=home)
-        status = {"present": "Layer already exists", "mounted": f"Mounted from {home}", "sent": "Pushed"}[how]
-        return self._progress(Finished(name, status))
+        if descriptor.urls and (descriptor.is_foreign or self._blobs.stat(descriptor.digest) is None):
+            return self._progress(Finished(descriptor.digest.short, "Skipped foreign layer"))
+        return send_blob(
+            descriptor,
+            lambda offset: self._blobs.stream(descriptor, offset=offset),
+            to=self._repository,
+            mount_from=self._homes.of(descriptor.digest),
+            unfinished=self._unfinished,
+            progress=self._progress,
+            check=check,
+            remedy=REMEDY,
+        )
 
-    def _open(self, descriptor: Descriptor, check: Check) -> BinaryIO:
-        """The blob from its first byte, anew for each attempt; what is damaged here is not sent to its end."""
-        self._progress(Started(descriptor.digest.short, descriptor.size, "Pushing"))
-        stream = self._blobs.open(descriptor)
-        return cast("BinaryIO", Observed(stream, descriptor.digest.short, self._progress, check))
+
+def send_blob(
+    descriptor: Descriptor,
+    open_blob: OpenBlob,
+    *,
+    to: Repository,
+    mount_from: Sequence[str] = (),
+    unfinished: Unfinished = NOWHERE,
+    progress: Progress,
+    check: Check,
+    remedy: str = "",
+) -> None:
+    """As Repository.push_blob, telling of it in Docker's words."""
+    check()
+    arrived = to.push_blob(
+        descriptor,
+        open_blob,
+        mount_from=mount_from,
+        unfinished=unfinished,
+        watch=_Bar(descriptor, progress, check),
+        remedy=remedy,
+    )
+    status = {"present": "Layer already exists", "mounted": f"Mounted from {arrived.source}", "sent": "Pushed"}
+    progress(Finished(descriptor.digest.short, status[arrived.how]))
+
+
+class _Bar(Watch):
+    """A transfer as progress; it goes back when the registry has less than was sent."""
+
+    def __init__(self, descriptor: Descriptor, progress: Progress, check: Check) -> None:
+        self._name, self._size = descriptor.digest.short, descriptor.size
+        self._progress = progress
+        self._check = check
+        self._position = self._size + 1  # nothing was told yet
+        self._waits = False
+
+    def stands(self, position: int) -> None:
+        self._check()
+        if position < self._position:
+            self._progress(Started(self._name, self._size, "Pushing"))
+            self._position = 0
+        if position > self._position:
+            self._progress(Advanced(self._name, position - self._position))
+        self._position = position
+
+    def waits(self) -> None:
+        self._check()
+        if not self._waits:
+            self._progress(Started(self._name, None, "Waiting"))
+            self._waits = True
+
+
+class _Homes:
+    """Which other repositories of a registry have a blob, as far as our names of images there tell."""
+
+    def __init__(self, refs: RefStore, blobs: BlobStore, repository: Repository) -> None:
+        self._refs = refs
+        self._blobs = blobs
+        self._repository = repository
+
+    def of(self, digest: Digest) -> Sequence[str]:
+        """A few of them, those first whose names are nearest to ours: there we may probably read."""
+        ours = self._repository.repository.split("/")
+        found = self._known.get(digest, ())
+        return sorted(found, key=lambda name: (-_shared(name.split("/"), ours), name))[:_HOMES]
+
+    @cached_property
+    def _known(self) -> dict[Digest, set[str]]:
+        """{blob: repositories}; read when the first blob is sent, since not every push sends one."""
+        known: dict[Digest, set[str]] = {}
+        for record in self._refs.list():
+            name = record.reference
+            if name.registry != self._repository.registry or name.repository == self._repository.repository:
+                continue
+            for digest in self._blobs_under(record):
+                known.setdefault(digest, set()).add(name.repository)
+        return known
+
+    def _blobs_under(self, record: RefRecord) -> Iterator[Digest]:
+        try:
+            documents, _ = _documents(record.descriptor, self._blobs, record.reference)
+        except Error:  # another image's trouble
+            return
+        for document in documents.values():
+            if isinstance(document, Manifest):
+                yield from (child.digest for child in document.children())
 
 
 def _documents(
-    top: Descriptor, blobs: BlobStore, repository: Repository, reference: Reference
-) -> Iterator[Manifest | Index]:
-    """The manifest, or the index and all below it that must be sent, parents first.
-
-    What is not here may be left out when the registry has it. Raises NotFound (platforms-missing).
-    """
-    missing: list[Descriptor] = []
-    waiting = [(top, 0)]
-    while waiting:
-        descriptor, depth = waiting.pop(0)
-        if depth > _DEEPEST:
-            raise Corrupt(f"{reference.familiar()} nests indexes too deeply", code="index-too-deep")
-        if descriptor is not top and not _is_here(descriptor, blobs):
-            if not repository.has_manifest(descriptor.digest):
-                missing.append(descriptor)
-            continue
-        document = read_manifest(descriptor, blobs)
-        yield document
-        if isinstance(document, Index):
-            waiting += [(child, depth + 1) for child in document.manifests]
-    if missing:
-        raise _incomplete(reference, missing)
+    top: Descriptor, blobs: BlobStore, reference: Reference
+) -> tuple[dict[Digest, Manifest | Index], tuple[Descriptor, ...]]:
+    """({digest: the manifest, or the index and all below it}, parents first; what is not here with all its blobs)"""
+    found: dict[Digest, Manifest | Index] = {}
+    absent: dict[Digest, Descriptor] = {}
+    level = {top.digest: top}
+    for _ in range(_DEEPEST + 1):
+        below: dict[Digest, Descriptor] = {}
+        for digest, descriptor in level.items():
+            if digest != top.digest and not _is_here(descriptor, blobs):
+                absent[digest] = descriptor
+                continue
+            # One that is met again further down moves behind its new parent.
+            document = found.pop(digest) if digest in found else read_manifest(descriptor, blobs)
+            found[digest] = document
+            if isinstance(document, Index):
+                below |= {child.digest: child for child in document.manifests}
+        level = below
+    if level:
+        raise Corrupt(f"{reference.familiar()} nests indexes too deeply", code="index-too-deep")
+    return found, tuple(absent.values())
 
 
 def _is_here(descriptor: Descriptor, blobs: BlobStore) -> bool:
@@ -142,16 +297,6 @@ def _incomplete(reference: Reference, missing: list[Descriptor]) -> NotFound:
     )
 
 
-def _homes(refs: RefStore, blobs: BlobStore, repository: Repository) -> dict[Digest, str]:
-    """Which other repositories of this registry hold which blobs, from the names that we have of them."""
-    homes: dict[Digest, str] = {}
-    for record in refs.list():
-        name = record.reference
-        if name.registry != repository.registry or name.repository == repository.repository:
-            continue
-        try:
-            document = read_manifest(record.manifest, blobs)
-        except Error:  # another image's trouble
-            continue
-        homes |= {child.digest: name.repository for child in document.children()}
-    return homes
+def _shared(name: list[str], other: list[str]) -> int:
+    """How many components two repositories' names have in common, from the first on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name, other, strict=False)))

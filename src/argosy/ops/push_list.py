@@ -9,14 +9,18 @@ import msgspec
 from ..errors import InvalidInput, NotFound
 from ..oci.digest import Digest
 from ..oci.reference import Reference
+from ..remote.unfinished import NOWHERE
+from ..store.blobs import REMEDY
 from .parallel import in_parallel
-from .progress import Finished, Observed, Started, Warned, silent
+from .progress import Finished, Warned, silent
+from .push import send_blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..oci.descriptor import Descriptor
     from ..remote.repository import Repository
+    from ..remote.unfinished import Unfinished
     from ..store.blobs import BlobStore
     from ..store.lists import Entry, ManifestList
     from .parallel import Check
@@ -37,6 +41,7 @@ def push_list(
     *,
     blobs: BlobStore,
     connect: Callable[[Reference], Repository],
+    unfinished: Unfinished = NOWHERE,
     progress: Progress = silent,
 ) -> PushedList:
     """Send the index that *own* makes under its own name, and first what the repository lacks of its manifests.
@@ -48,7 +53,7 @@ def push_list(
     is sent; blob-unknown), Unauthorized, Unavailable, Corrupt. The tag is as before then.
     """
     _check_platforms(own, progress)
-    work = _Push(own.reference, blobs, connect, progress)
+    work = _Push(own.reference, blobs, connect, unfinished, progress)
     missing = work.missing(own.entries)
     for entry in missing:
         require_content(entry, own.reference, blobs)
@@ -81,10 +86,16 @@ class _Push:
     """The parts of one push."""
 
     def __init__(
-        self, reference: Reference, blobs: BlobStore, connect: Callable[[Reference], Repository], progress: Progress
+        self,
+        reference: Reference,
+        blobs: BlobStore,
+        connect: Callable[[Reference], Repository],
+        unfinished: Unfinished,
+        progress: Progress,
     ) -> None:
         self._blobs = blobs
         self._connect = connect
+        self._unfinished = unfinished
         self._progress = progress
         #: {name of a repository: it}
         self._repositories: dict[str, Repository] = {}
@@ -104,22 +115,23 @@ class _Push:
         in_parallel(self._send, sorted(wanted.values(), key=lambda pair: -pair[0].size))
 
     def _send(self, pair: tuple[Descriptor, Entry], check: Check) -> None:
-        check()
         descriptor, entry = pair
-        name = descriptor.digest.short
-        if descriptor.urls and self._blobs.stat(descriptor.digest) is None:
-            return self._progress(Finished(name, "Skipped foreign layer"))
-        home = entry.source.repository if entry.source.registry == self.target.registry else None
-        how = self.target.push_blob(descriptor, lambda: self._open(descriptor, entry, check), mount_from=home)
-        status = {"present": "Layer already exists", "mounted": f"Mounted from {home}", "sent": "Pushed"}[how]
-        return self._progress(Finished(name, status))
-
-    def _open(self, descriptor: Descriptor, entry: Entry, check: Check) -> BinaryIO:
-        """The blob from its first byte, from the nearest that has it; anew for each attempt."""
-        self._progress(Started(descriptor.digest.short, descriptor.size, "Pushing"))
-        is_here = entry.is_local or self._blobs.stat(descriptor.digest) == descriptor.size
-        stream = (self._blobs if is_here else self._repository(entry.source)).open(descriptor)
-        return cast("BinaryIO", Observed(stream, descriptor.digest.short, self._progress, check))
+        is_here = self._blobs.stat(descriptor.digest) == descriptor.size
+        if descriptor.urls and not is_here:
+            return self._progress(Finished(descriptor.digest.short, "Skipped foreign layer"))
+        # From the nearest that has it.
+        source = self._blobs if is_here or entry.is_local else self._repository(entry.source)
+        is_near = entry.source.registry == self.target.registry
+        return send_blob(
+            descriptor,
+            lambda offset: cast("BinaryIO", source.stream(descriptor, offset=offset)),
+            to=self.target,
+            mount_from=(entry.source.repository,) if is_near else (),
+            unfinished=self._unfinished,
+            progress=self._progress,
+            check=check,
+            remedy=REMEDY if source is self._blobs else "",
+        )
 
     def _repository(self, reference: Reference) -> Repository:
         if reference.name not in self._repositories:

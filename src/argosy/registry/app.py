@@ -44,6 +44,8 @@ class Site(msgspec.Struct, frozen=True):
 
     storage: Storage
     uploads: Uploads
+    #: {session: the request that brings its bytes}, of this process
+    writing: dict[str, Request] = {}
 
 
 async def version(site: Site, request: Request) -> Response:

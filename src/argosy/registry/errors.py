@@ -52,6 +52,7 @@ CODES: dict[str, tuple[str, int]] = {
     "reference-invalid": ("MANIFEST_INVALID", 400),
     "repository-unknown": ("NAME_UNKNOWN", 404),
     "request-stalled": ("BLOB_UPLOAD_INVALID", 408),
+    "request-superseded": ("BLOB_UPLOAD_INVALID", 408),
     "size-lie": ("SIZE_INVALID", 400),
     "upload-busy": ("BLOB_UPLOAD_INVALID", 409),
     "upload-range": ("BLOB_UPLOAD_INVALID", 416),

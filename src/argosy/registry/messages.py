@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from ..errors import Unavailable
+from ..errors import Conflict, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -74,6 +74,9 @@ class Request:
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self._query_string: bytes = scope.get("query_string", b"")
         self._receive = receive
+        #: the wait for the next bytes, while there is one
+        self._waits: asyncio.Timeout | None = None
+        self._is_superseded = False
 
     def query(self, name: str) -> str | None:
         """The first value of a query parameter; None when it is absent."""
@@ -88,14 +91,15 @@ class Request:
         """The body in blocks of about BLOCK bytes, each as the pieces that came from the socket.
 
         Raises ClientGone when it breaks off (also when Content-Length promised more),
-        Unavailable (request-stalled) when nothing comes for STALL_S.
+        Unavailable (request-stalled) when nothing comes for STALL_S, Conflict
+        (request-superseded).
         """
         pieces: list[bytes] = []
         size, more = 0, True
         while more:
             try:
                 data, more = await self._next()
-            except (ClientGone, Unavailable):
+            except (ClientGone, Unavailable, Conflict):
                 if pieces:  # what came may be continued
                     yield pieces
                 raise
@@ -120,6 +124,13 @@ class Request:
                 return None
         return bytes(body)
 
+    def supersede(self, quiet_s: float) -> None:
+        """End the reading of the body if nothing has come for *quiet_s*: its client continues by another request."""
+        waits, now = self._waits, asyncio.get_running_loop().time()
+        if waits is not None and not waits.expired() and (waits.when() or now) - STALL_S + quiet_s <= now:
+            self._is_superseded = True
+            waits.reschedule(now)
+
     async def gone(self) -> None:
         """Return when the client has closed the connection; for requests without a body."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -127,15 +138,19 @@ class Request:
 
     async def _next(self) -> tuple[bytes, bool]:
         try:
-            async with asyncio.timeout(STALL_S):
+            async with asyncio.timeout(STALL_S) as self._waits:
                 message = await self._receive()
         except TimeoutError as error:
+            if self._is_superseded:
+                raise Conflict("another request continues this upload", code="request-superseded") from error
             raise Unavailable(
                 "the rest of the request did not come",
                 code="request-stalled",
                 context=f"no byte for {STALL_S:g} s",
                 hint="ask for the upload's status and continue from there",
             ) from error
+        finally:
+            self._waits = None
         if message["type"] == "http.disconnect":
             raise ClientGone
         return message.get("body", b""), message.get("more_body", False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import InvalidInput
+from ..errors import Conflict, InvalidInput
 from ..oci.digest import Digest
 from . import errors
 from .messages import Response, in_thread, start_in_thread
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .messages import Request
     from .sessions import Upload
 
+BUSY_S = 5.0  # seconds that a request waits for an earlier one of the same upload, before it is refused
+QUIET_S = 1.0  # seconds without a byte, after which the earlier one is ended instead
+_LOOK_S = 0.02  # between two looks
 _RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,19})-([0-9]{1,19})(?:/.*)?")  # the specification's, and RFC 9110's
 
 
@@ -56,19 +59,26 @@ async def finish(site: Site, request: Request, name: str, session: str) -> Respo
 
 
 async def status(site: Site, request: Request, name: str, session: str) -> Response:
-    """GET: how far the upload has come."""
-    return _progress(204, name, session, await in_thread(site.uploads.offset, name, session))
+    """GET: how far the upload has come; after what is still on its way from a connection that broke, if it can be."""
+    try:
+        upload = await _take(site, name, session, patience_s=QUIET_S, supersede=False)
+    except Conflict:  # somebody watches it grow
+        return _progress(204, name, session, await in_thread(site.uploads.offset, name, session))
+    upload.close()
+    return _progress(204, name, session, upload.offset)
 
 
 async def cancel(site: Site, request: Request, name: str, session: str) -> Response:
     """DELETE: give the upload up."""
-    await in_thread(_forget, site, name, session)
+    upload = await _take(site, name, session)
+    await in_thread(upload.discard)
     return Response(204)
 
 
 async def _fill(site: Site, request: Request, name: str, session: str, digest: Digest | None) -> Response:
     repository = site.storage.repository(name)
-    upload = await in_thread(site.uploads.open, name, session)
+    upload = await _take(site, name, session)
+    site.writing[session] = request
     try:
         await _receive(request, upload)
         if digest is None:
@@ -81,9 +91,30 @@ async def _fill(site: Site, request: Request, name: str, session: str, digest: D
         place = _progress(416, name, session, upload.offset).headers
         return msgspec.structs.replace(refusal, headers={**refusal.headers, **place})
     finally:
+        site.writing.pop(session, None)
         upload.close()
     await in_thread(repository.link_blob, digest)
     return _created(name, digest)
+
+
+async def _take(site: Site, name: str, session: str, *, patience_s: float = BUSY_S, supersede: bool = True) -> Upload:
+    """The session, ours alone. A client that asks again has given up what it asked before, but we may not know yet.
+
+    What the earlier request still brings is waited for; one that has fallen silent, as after
+    a lost network, is ended, where it is this process's. Raises NotFound, Conflict (upload-busy).
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + patience_s
+    while True:
+        try:
+            return await in_thread(site.uploads.open, name, session)
+        except Conflict:
+            if clock() >= end:
+                raise
+        earlier = site.writing.get(session)
+        if supersede and earlier is not None:
+            earlier.supersede(QUIET_S)
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _receive(request: Request, upload: Upload) -> None:
@@ -132,10 +163,6 @@ def _mount(site: Site, name: str, wanted: str, source: str | None) -> bool:
         return False
     site.storage.repository(name).link_blob(digest)
     return True
-
-
-def _forget(site: Site, name: str, session: str) -> None:
-    site.uploads.open(name, session).discard()
 
 
 def _progress(status: int, name: str, session: str, offset: int) -> Response:

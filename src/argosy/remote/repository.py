@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -23,14 +23,17 @@ from . import pages
 from .auth import Auth
 from .download import BlobReader
 from .messages import HttpRequest, HttpResponse, is_downgrade, split_url
+from .outgoing import IDLE, Outgoing
 from .session import Session, error_codes, failed, unknown_answer
-from .upload import Uploader, put_manifest
+from .unfinished import NOWHERE, Unfinished
+from .upload import Arrived, Uploader, put_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import BinaryIO
 
     from .credentials import Credentials
+    from .outgoing import OpenBlob, Watch
     from .transport import Transport
 
 _ACCEPT = {"Accept": ", ".join(ACCEPTED)}
@@ -110,28 +113,43 @@ class Repository:
         last = descriptor.size if end is None else end
         return BlobReader(descriptor, offset, last, fetch, self._session.transport)
 
-    def has_manifest(self, digest: Digest) -> bool:
-        return self._has(f"manifests/{digest}", _ACCEPT, self._pull)
+    def has_manifest(self, digest: Digest, *, pushing: bool = False) -> bool:
+        """Whether this repository has it; with *pushing* asked with the token that a push needs anyway."""
+        response = self._session.send(
+            HttpRequest(method="HEAD", url=self._url(f"manifests/{digest}"), headers=_ACCEPT),
+            self._push if pushing else self._pull,
+        )
+        if response.status in (200, 404):
+            response.drain()
+            return response.status == 200
+        raise unknown_answer(response, f"cannot ask {self.registry} for manifest {digest} of {self.repository}")
 
     def mount(self, digest: Digest, from_repository: str) -> bool:
         """Take over a blob from another repository of this registry; False when it must be sent."""
         return self._uploader.mount(digest, from_repository)
 
     def push_blob(
-        self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO], *, mount_from: str | None = None
-    ) -> Literal["present", "mounted", "sent"]:
+        self,
+        descriptor: Descriptor,
+        open_blob: OpenBlob,
+        *,
+        mount_from: Sequence[str] = (),
+        unfinished: Unfinished = NOWHERE,
+        watch: Watch = IDLE,
+        remedy: str = "",
+    ) -> Arrived:
         """Make sure that the registry has a blob; says how it came there.
 
-        *open_stream* opens the bytes from the first on, once an attempt. *mount_from*
-        is another repository of the registry that may have it. Raises Unauthorized,
-        Unavailable, Corrupt, Exhausted (the registry takes none so large).
+        *open_blob* opens its bytes from one of them on, *remedy* is what to type when
+        they are damaged. *mount_from* are other repositories of the registry that may
+        have it. What a broken upload brought is not sent again, across processes too
+        where *unfinished* keeps it.
+
+        Raises Unauthorized, Unavailable, Corrupt (damaged, before its end is sent; or the
+        registry stored another), Exhausted (the registry takes none so large).
         """
-        if self._has(f"blobs/{descriptor.digest}", {}, self._push):  # one token for the question and the upload
-            return "present"
-        if mount_from is not None and self._uploader.mount(descriptor.digest, mount_from):
-            return "mounted"
-        self._uploader.send(descriptor, open_stream)
-        return "sent"
+        with Outgoing(descriptor, open_blob, watch, remedy=remedy) as blob:
+            return self._uploader.push(blob, mount_from=mount_from, unfinished=unfinished)
 
     def push_manifest(self, raw: bytes, media_type: str, name: str) -> Digest:
         """Put a manifest under *name*, a tag or its digest; everything that it names must be there already.
@@ -178,13 +196,6 @@ class Repository:
 
     def _get(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         return self._session.send(HttpRequest(method="GET", url=self._url(path), headers=headers), self._pull)
-
-    def _has(self, path: str, headers: Mapping[str, str], scope: str) -> bool:
-        response = self._session.send(HttpRequest(method="HEAD", url=self._url(path), headers=headers), scope)
-        if response.status in (200, 404):
-            response.drain()
-            return response.status == 200
-        raise unknown_answer(response, f"cannot ask {self.registry} for {self.repository} {path}")
 
     def _fetch(self, descriptor: Descriptor, position: int, end: int) -> HttpResponse:
         is_whole = position == 0 and end == descriptor.size

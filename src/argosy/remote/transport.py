@@ -171,7 +171,8 @@ class Transport:
                     raise
             else:
                 busy = response.status in (_BUSY if request.is_repeatable else _REFUSED)
-                if not (busy and self.waited(attempt, retry_after(response))):
+                # Of one that was once under way, a proxy may say 503 when the registry behind it died halfway.
+                if request.once or not (busy and self.waited(attempt, retry_after(response))):
                     return response
                 response.drain()
 
@@ -204,6 +205,7 @@ class Transport:
                 request.url,
                 body=_chunks(body) if body is not None else None,
                 headers=headers,
+                timeout=self._timeout(sends=body is not None),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -217,6 +219,13 @@ class Transport:
         response = HttpResponse(raw.status, raw.headers, _Body(raw, request.url), url=request.url)
         self._debug(f"< {response.status} {shown(request.url)}")
         return response
+
+    def _timeout(self, *, sends: bool) -> Any:
+        """urllib3's: its time for connecting is that for each piece of a body too, which a busy disk there holds up."""
+        import urllib3
+
+        connect_s, read_s = self._timeouts
+        return urllib3.Timeout(connect=max(connect_s, read_s) if sends else connect_s, read=read_s)
 
     def _check_scheme(self, url: str) -> None:
         parts = split_url(url)
@@ -242,13 +251,7 @@ class Transport:
     def _make_pool(self, proxy: str | None, secure: bool) -> Any:
         import urllib3
 
-        connect_s, read_s = self._timeouts
-        settings: dict[str, Any] = {
-            "maxsize": 8,
-            "retries": False,
-            "timeout": urllib3.Timeout(connect=connect_s, read=read_s),
-            "blocksize": CHUNK,
-        }
+        settings: dict[str, Any] = {"maxsize": 8, "retries": False, "blocksize": CHUNK}
         if secure:
             self._tls = self._tls or trusted_context(self._environ)
             settings["ssl_context"] = self._tls

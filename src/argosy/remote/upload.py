@@ -1,147 +1,131 @@
-"""A blob on its way to a registry: asked for, mounted, sent in one piece, or in chunks where that is refused.
-
-An upload that breaks is begun anew under a new session: what a registry keeps of a
-half-sent PUT is its own affair. Source: distribution-spec «Pushing blobs».
-"""
+"""Blobs on their way to a registry: asked for, mounted from another repository, or sent (delivery.py)."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
-from ..errors import Corrupt, Error, Unavailable
-from .messages import HttpRequest, join_url, split_url
+import msgspec
+
+from ..errors import Error, Unavailable
+from .delivery import ONE_PIECE, Delivery
+from .messages import HttpRequest, join_url
 from .session import failed, unknown_answer
+from .unfinished import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import BinaryIO
+    from collections.abc import Sequence
 
-    from ..oci.descriptor import Descriptor
     from ..oci.digest import Digest
     from .messages import HttpResponse
+    from .outgoing import Outgoing
     from .session import Session
+    from .unfinished import Unfinished
 
-CHUNK_SIZE = 16 * 2**20  # bytes a PATCH; held in memory, so that it can be sent again with a new token
-_NOT_IN_ONE_PIECE = frozenset({404, 405, 411, 413, 415, 416, 501})
-_OCTETS = {"Content-Type": "application/octet-stream"}
+How = Literal["present", "mounted", "sent"]
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """How the registry came by a blob; *source* is the repository that it was mounted from."""
+
+    how: How
+    source: str = ""
 
 
 class Uploader:
-    """Uploads to one repository. *scopes* are those of a push."""
+    """Uploads to one repository. Used by several threads; remembers what the registry was found to refuse."""
 
     def __init__(self, session: Session, repository: str) -> None:
-        self._session = session
+        self.session = session
+        self.scope = f"repository:{repository}:pull,push"
+        self.name = f"{session.registry}/{repository}"
         self._repository = repository
-        self._scope = f"repository:{repository}:pull,push"
+        #: repositories that nothing could be mounted from, as asking again would not change
+        self._closed: set[str] = set()
+        #: most bytes that a request may carry, once one was too large
+        self.limit: int | None = None
+        #: whether PATCH is known here
+        self.patches = True
 
-    def send(self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO]) -> None:
-        """Send a blob that the registry does not have. Raises Unauthorized, Unavailable, Corrupt, Exhausted."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._send_once(descriptor, open_stream)
-            except Unavailable as error:
-                if not self._session.transport.waited(attempt, error.retry_after):
-                    raise
+    def push(self, blob: Outgoing, *, mount_from: Sequence[str], unfinished: Unfinished) -> Arrived:
+        """Make sure that the registry has *blob*: see Repository.push_blob."""
+        digest = blob.descriptor.digest
+        if self.has(digest):
+            return Arrived("present")
+        begun: HttpResponse | None = None
+        for source in mount_from:
+            if begun is not None:
+                self._forget(begun)
+            mounted, begun = self._mount(digest, source)
+            if mounted:
+                return Arrived("mounted", source)
+        return Arrived(self._send(blob, begun, unfinished))
+
+    def has(self, digest: Digest) -> bool:
+        request = HttpRequest(method="HEAD", url=self._url(f"blobs/{digest}"))
+        response = self.session.send(request, self.scope)  # one token for the question and the upload
+        if response.status in (200, 404):
+            response.drain()
+            return response.status == 200
+        raise unknown_answer(response, f"cannot ask {self.session.registry} for blob {digest} of {self._repository}")
 
     def mount(self, digest: Digest, from_repository: str) -> bool:
         """Take over a blob from another repository of the registry; False when it must be sent after all."""
-        query = urlencode({"mount": digest, "from": from_repository}, safe=":/")
-        url = self._session.url(f"/v2/{self._repository}/blobs/uploads/?{query}")
-        request = HttpRequest(method="POST", url=url)
+        mounted, begun = self._mount(digest, from_repository)
+        if begun is not None:
+            self._forget(begun)
+        return mounted
+
+    def begin(self) -> HttpResponse:
+        """A new upload's address is in the Location of this 202; any other status may come too."""
+        return self.session.send(HttpRequest(method="POST", url=self._url("blobs/uploads/")), self.scope)
+
+    def _send(self, blob: Outgoing, begun: HttpResponse | None, unfinished: Unfinished) -> How:
+        if blob.descriptor.size <= ONE_PIECE:
+            return Delivery(self, blob, Place("")).run(begun)
+        with unfinished.take(self.name, blob.descriptor.digest, blob.watch.waits) as place:
+            return Delivery(self, blob, place).run(begun)
+
+    def _mount(self, digest: Digest, source: str) -> tuple[bool, HttpResponse | None]:
+        """(whether it was mounted, the answer that begins an upload instead)"""
+        if source in self._closed:
+            return False, None
+        query = urlencode({"mount": digest, "from": source}, safe=":/")
+        request = HttpRequest(method="POST", url=self._url(f"blobs/uploads/?{query}"))
         try:
-            response = self._session.send(request, self._scope, f"repository:{from_repository}:pull")
-        except Error:  # not allowed to read there, or the registry knows no mounts: sending it will tell
-            return False
-        if response.status == 201:
-            response.drain()
-            return True
-        self._forget_upload(response)
-        return False
-
-    def _send_once(self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO]) -> None:
-        location = self._begin(descriptor.digest)
-        request = HttpRequest(
-            method="PUT",
-            url=_with_digest(location, descriptor.digest),
-            headers=_OCTETS,
-            open_body=open_stream,
-            body_size=descriptor.size,
-            once=True,
-        )
-        response = self._session.send(request, self._scope)
-        if response.status in _NOT_IN_ONE_PIECE:
-            response.drain()
-            response = self._send_in_chunks(descriptor, open_stream)
-        self._check_created(response, descriptor.digest)
-
-    def _begin(self, digest: Digest) -> str:
-        """Where the upload goes."""
-        request = HttpRequest(method="POST", url=self._session.url(f"/v2/{self._repository}/blobs/uploads/"))
-        response = self._session.send(request, self._scope)
-        if response.status != 202:
-            raise unknown_answer(response, self._cannot(digest))
-        return self._next_location(response, digest)
-
-    def _send_in_chunks(self, descriptor: Descriptor, open_stream: Callable[[], BinaryIO]) -> HttpResponse:
-        """For registries behind a proxy that limits the size of a request."""
-        location, offset = self._begin(descriptor.digest), 0
-        with open_stream() as stream:
-            while chunk := stream.read(CHUNK_SIZE):
-                location = self._send_chunk(location, offset, chunk, descriptor.digest)
-                offset += len(chunk)
-        return self._session.send(
-            HttpRequest(method="PUT", url=_with_digest(location, descriptor.digest), headers=_OCTETS), self._scope
-        )
-
-    def _send_chunk(self, location: str, offset: int, chunk: bytes, digest: Digest) -> str:
-        request = HttpRequest(
-            method="PATCH",
-            url=location,
-            headers={**_OCTETS, "Content-Range": f"{offset}-{offset + len(chunk) - 1}"},
-            open_body=lambda: io.BytesIO(chunk),
-            body_size=len(chunk),
-        )
-        response = self._session.send(request, self._scope)
-        if response.status not in (202, 204):
-            raise unknown_answer(response, self._cannot(digest))
-        return self._next_location(response, digest)
-
-    def _check_created(self, response: HttpResponse, digest: Digest) -> None:
-        if response.status not in (201, 204):
-            raise unknown_answer(response, self._cannot(digest))
-        stored = response.headers.get("docker-content-digest")
+            response = self._send_twice(request, f"repository:{source}:pull")
+        except Unavailable:  # sending the blob will tell whether the registry is there at all
+            return False, None
+        except Error:  # we are not allowed to read there
+            self._closed.add(source)
+            return False, None
+        if response.status == 202:
+            return False, response
         response.drain()
-        if stored is not None and stored != digest:
-            raise Corrupt(f"{self._cannot(digest)}", code="digest-mismatch", context=f"the registry stored {stored}")
+        return response.status == 201, None
 
-    def _next_location(self, response: HttpResponse, digest: Digest) -> str:
-        location = response.headers.get("location")
-        response.drain()
-        if not location:
-            raise Corrupt(self._cannot(digest), code="protocol-error", context="the registry named no upload address")
-        target, base = split_url(join_url(response.url, location)), split_url(self._session.base)
-        if target.netloc == base.netloc:  # registries behind a proxy that ends TLS often say http
-            target = target._replace(scheme=base.scheme)
-        return target.geturl()
+    def _send_twice(self, request: HttpRequest, scope: str) -> HttpResponse:
+        """A connection that broke is no reason to send gigabytes."""
+        try:
+            return self.session.send(request, self.scope, scope)
+        except Unavailable:
+            return self.session.send(request, self.scope, scope)
 
-    def _forget_upload(self, response: HttpResponse) -> None:
+    def _forget(self, response: HttpResponse) -> None:
         """A mount that was refused begins an upload; better not to leave it lying about."""
-        location = response.headers.get("location") if response.status == 202 else None
+        location = response.headers.get("location")
         response.drain()
         if location is None:
             return
         try:
             request = HttpRequest(method="DELETE", url=join_url(response.url, location), once=True)
-            self._session.send(request, self._scope).drain()
+            self.session.send(request, self.scope).drain()
         except Error:
             pass  # registries remove forgotten uploads by themselves
 
-    def _cannot(self, digest: Digest) -> str:
-        return f"cannot push blob {digest} to {self._session.registry}/{self._repository}"
+    def _url(self, path: str) -> str:
+        return self.session.url(f"/v2/{self._repository}/{path}")
 
 
 def put_manifest(session: Session, repository: str, name: str, raw: bytes, media_type: str) -> str | None:
@@ -158,7 +142,3 @@ def put_manifest(session: Session, repository: str, name: str, raw: bytes, media
         raise failed(response, f"cannot push manifest {name} to {session.registry}/{repository}")
     response.drain()
     return response.headers.get("docker-content-digest")
-
-
-def _with_digest(location: str, digest: Digest) -> str:
-    return f"{location}{'&' if '?' in location else '?'}{urlencode({'digest': digest}, safe=':')}"

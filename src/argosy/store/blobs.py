@@ -31,7 +31,8 @@ OCTETS = "application/octet-stream"
 PART = ".part"
 #: beside a part: what of it has arrived, see assembly.py
 JOURNAL = ".journal"
-_REMEDY = "argosy check --repair removes it and tells which images to pull again"
+#: what to type when a blob is damaged here
+REMEDY = "argosy check --repair removes it and tells which images to pull again"
 #: errnos of file systems that have no flock (some network ones)
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -67,18 +68,23 @@ class BlobStore:
         Raises NotFound (blob-unknown), Corrupt (size-mismatch here, digest-mismatch at
         the last read).
         """
+        stream = self.stream(descriptor, offset=offset)
+        if offset:
+            return stream
+        return cast("BinaryIO", VerifyingReader(stream, descriptor.digest, size=descriptor.size, hint=REMEDY))
+
+    def stream(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
+        """As open, but checks the size only: for those who hash what they read (a push does)."""
         stream = self._open(descriptor.digest)
         try:
             size = os.fstat(stream.fileno()).st_size
             if size != descriptor.size:
-                raise _damaged(descriptor.digest, f"it has {size} of the {descriptor.size} bytes promised", _REMEDY)
-            if offset:
-                stream.seek(offset)
-                return stream
+                raise _damaged(descriptor.digest, f"it has {size} of the {descriptor.size} bytes promised", REMEDY)
+            stream.seek(offset)
         except BaseException:
             stream.close()
             raise
-        return cast("BinaryIO", VerifyingReader(stream, descriptor.digest, size=descriptor.size, hint=_REMEDY))
+        return stream
 
     def claim(self, descriptor: Descriptor) -> bool:
         """Whether the blob is here in full; if so no sweep takes it for the grace period that begins now.
