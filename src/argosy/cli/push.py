@@ -57,7 +57,7 @@ def _push(reference: Reference, args: Namespace, host: Host) -> None:
     with reporter(quiet=args.quiet, host=host, to_stdout=True) as progress:
         pushed = push(
             reference,
-            repository=host.repository(reference, plain_http=args.plain_http),
+            repository=host.repository(reference, plain_http=args.plain_http, for_writing=True),
             blobs=host.blobs,
             refs=host.refs,
             platform=Platform.parse(args.platform) if args.platform else None,

@@ -17,6 +17,7 @@ from .progress import Advanced, Finished, Observed, Started
 from .unpack import ensure_layer, named, warn_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from ..oci.descriptor import Descriptor
@@ -45,8 +46,23 @@ class Bringer:
         """Make sure that blob and snapshot of *layer* are here.
 
         Raises NotFound, Unavailable, Unauthorized, Corrupt, Exhausted. What has arrived stays, unless
-        it is not what was promised.
+        it is not what was promised: then it is fetched from elsewhere, where there are mirrors.
         """
+        self._from_anywhere(layer.descriptor, lambda: self._layer(layer, check, progress))
+
+    def blob(self, descriptor: Descriptor, check: Check, progress: Progress) -> None:
+        """Make sure that a blob is here, whatever it is."""
+        self._from_anywhere(descriptor, lambda: self._blob(descriptor, check, progress))
+
+    def _from_anywhere(self, descriptor: Descriptor, bring: Callable[[], None]) -> None:
+        while True:
+            try:
+                return bring()
+            except Corrupt:
+                if not self._repository.distrust(descriptor):
+                    raise
+
+    def _layer(self, layer: Layer, check: Check, progress: Progress) -> None:
         name = layer.descriptor.digest.short
         with self._blobs.assemble(layer.descriptor, lambda: progress(_waiting(name))) as assembly:
             if assembly.complete and self._snapshotter.has(layer.diff_id):
@@ -56,8 +72,7 @@ class Bringer:
         ensure_layer(layer, snapshotter=self._snapshotter, blobs=self._blobs, progress=progress, check=check)
         return progress(Finished(name, "Pull complete"))
 
-    def blob(self, descriptor: Descriptor, check: Check, progress: Progress) -> None:
-        """Make sure that a blob is here, whatever it is."""
+    def _blob(self, descriptor: Descriptor, check: Check, progress: Progress) -> None:
         name = descriptor.digest.short
         with self._blobs.assemble(descriptor, lambda: progress(_waiting(name))) as assembly:
             if not assembly.complete:
