@@ -335,7 +335,7 @@ class Host:
         """Where `login` keeps names and passwords."""
         from ..remote.credentials import Credentials
 
-        return Credentials(self.environ)
+        return Credentials(self.environ, uid=self._uid, helpers=self.registries.credential_helpers)
 
     @cached_property
     def registries(self) -> Registries:
