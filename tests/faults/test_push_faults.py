@@ -229,7 +229,7 @@ def test_a_registry_that_asks_for_patience_gets_it_or_is_left(here: Here, ours: 
         proxy.refusal = lambda seen: Reply(status=429, headers={"Retry-After": "3600"}) if is_upload(seen) else None
         error = here.fails(f"{proxy.address}/later/app:1")
         assert isinstance(error, Unavailable)
-        assert (error.code, error.retry_after, error.hint) == ("rate-limited", 3600.0, "try again in 3600 seconds")
+        assert (error.code, error.retry_after, error.hint) == ("rate-limited", 3600.0, "try again in 60 minutes")
         assert not has_tag(ours.address, "later/app")
         proxy.refusal = lambda seen: None
         here.push(f"{proxy.address}/later/app:1")

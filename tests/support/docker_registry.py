@@ -3,13 +3,16 @@
     with docker_registry(tmp_path / "registry", login=True) as address:
         ...
 
-Deletion is allowed; with *login* it asks for Basic authentication and knows USER alone,
-with *tls* it speaks https with a certificate for 127.0.0.1 of its own, FOLDER/cert.pem.
+Deletion is allowed. With *login* it asks for Basic authentication and knows USER
+alone; with *tls* it speaks https with a certificate for 127.0.0.1 of its own,
+FOLDER/cert.pem; with *authority* it has one from there and wants one of its clients;
+with *mirror_of* it is a pull-through cache of a plain registry.
 """
 
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
 import subprocess
 import time
@@ -19,6 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from .tls import Authority
 
 USER, PASSWORD = "ann", "secret"
 #: bcrypt, the only kind that this registry takes; nothing on a plain Debian makes it
@@ -31,20 +36,33 @@ log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: "{folder}/data"}}, delete: {{enabled: true}}}}
 http: {{addr: "{address}"{tls}}}
 """
-_TLS = ', tls: {{certificate: "{folder}/cert.pem", key: "{folder}/key.pem"}}'
+_TLS = ', tls: {{certificate: "{folder}/cert.pem", key: "{folder}/key.pem"{clients}}}'
 
 _AUTH = 'auth: {{htpasswd: {{realm: "a, realm", path: "{folder}/htpasswd"}}}}\n'
 
 
 @contextmanager
-def docker_registry(folder: Path, *, login: bool = False, tls: bool = False, address: str = "") -> Iterator[str]:
+def docker_registry(
+    folder: Path,
+    *,
+    login: bool = False,
+    tls: bool = False,
+    authority: Authority | None = None,
+    mirror_of: str = "",
+    address: str = "",
+) -> Iterator[str]:
     """Give its «host:port» while it runs, *address* where one is named. What an earlier one kept is served again."""
     folder.mkdir(parents=True, exist_ok=True)
     address = address or _free_address()
     config = folder / "config.yml"
-    text = _CONFIG + (_AUTH if login else "")
-    config.write_text(text.format(folder=folder, address=address, tls=_TLS.format(folder=folder) if tls else ""))
-    if tls:
+    text = _CONFIG + (_AUTH if login else "") + (f"proxy: {{{{remoteurl: http://{mirror_of}}}}}\n" if mirror_of else "")
+    clients = f', clientcas: ["{authority.ca_file}"]' if authority else ""
+    encrypted = _TLS.format(folder=folder, clients=clients) if tls or authority else ""
+    config.write_text(text.format(folder=folder, address=address, tls=encrypted))
+    if authority:
+        for made, name in zip(authority.issue("127.0.0.1"), ("cert.pem", "key.pem"), strict=True):
+            shutil.copy(made, folder / name)
+    elif tls:
         _make_certificate(folder)
     (folder / "htpasswd").write_text(_HTPASSWD)
     with (folder / "log").open("wb") as log:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 _HOP_HEADERS = frozenset({"connection", "transfer-encoding", "keep-alive", "content-length", "date", "server"})
@@ -59,11 +60,14 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 class Site:
     """A running server."""
 
-    def __init__(self, answer: Callable[[Seen], Reply]) -> None:
+    def __init__(self, answer: Callable[[Seen], Reply], tls: ssl.SSLContext | None) -> None:
         self.answer = answer
         self.seen: list[Seen] = []
         self.ended = threading.Event()
         self._server = _Server(self)
+        self._scheme = "https" if tls else "http"
+        if tls is not None:  # the handshake is part of the first read, and so in the connection's own thread
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
 
     @property
     def address(self) -> str:
@@ -71,7 +75,7 @@ class Site:
 
     @property
     def url(self) -> str:
-        return f"http://{self.address}"
+        return f"{self._scheme}://{self.address}"
 
     @property
     def lines(self) -> list[str]:
@@ -138,9 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(answer: Callable[[Seen], Reply]) -> Iterator[Site]:
-    """A site that answers with *answer* (from several threads) until the block ends."""
-    site = Site(answer)
+def serving(answer: Callable[[Seen], Reply], *, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+    """A site that answers with *answer* (from several threads) until the block ends; see tls.py for *tls*."""
+    site = Site(answer, tls)
     server = site._server
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

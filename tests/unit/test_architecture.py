@@ -37,8 +37,8 @@ EXCEPTIONS = {("cli", "registry")}
 #: {outside thing: the files (or folders) that may import or name it}
 IMPORT_DOORS = {
     "ctypes": ("linux/syscalls.py", "linux/seccomp.py", "gpu/nvml.py"),
-    "urllib3": ("remote/transport.py",),
-    "ssl": ("remote/transport.py",),
+    "urllib3": ("remote/connections.py",),
+    "ssl": ("remote/connections.py",),
     "subprocess": ("catalog/", "registry/"),
     "asyncio": ("registry/",),
     "uvicorn": ("registry/",),
@@ -208,7 +208,7 @@ def test_each_rule_can_fail(path: str, source: str, fault: str) -> None:
         ("store/a.py", "from .. import __version__\nfrom ..oci.digest import Digest\nfrom ..linux import files"),
         ("cli/registry.py", "from ..registry.server import serve"),
         ("snapshots/a.py", "from ..layer.apply import apply"),
-        ("remote/transport.py", "def f():\n    import ssl, urllib3"),
+        ("remote/connections.py", "def f():\n    import ssl, urllib3"),
         ("cli/host.py", "import os\nos.environ"),
     ],
 )

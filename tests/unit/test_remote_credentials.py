@@ -36,9 +36,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def credentials(home: Path, **environ: str) -> Credentials:
+def credentials(home: Path, helpers: tuple[str, ...] = (), **environ: str) -> Credentials:
     path = f"{home}/bin:/usr/bin:/bin"
-    return Credentials({"HOME": str(home), "PATH": path, "STORE": str(home / "store"), **environ})
+    known = {"HOME": str(home), "PATH": path, "STORE": str(home / "store"), **environ}
+    return Credentials(known, uid=7, run=str(home / "run"), helpers=lambda: helpers)
 
 
 def entry(pair: str, **more: str) -> dict[str, str]:
@@ -78,7 +79,9 @@ def test_what_is_deleted_is_forgotten_and_the_rest_kept(home: Path) -> None:
     [
         (".docker/config.json", {}),
         ("elsewhere/config.json", {"DOCKER_CONFIG": "elsewhere"}),
-        ("run/containers/auth.json", {"XDG_RUNTIME_DIR": "run"}),
+        ("session/containers/auth.json", {"XDG_RUNTIME_DIR": "session"}),
+        ("run/user/7/containers/auth.json", {}),
+        ("run/containers/7/auth.json", {}),
         (".config/containers/auth.json", {}),
         ("conf/containers/auth.json", {"XDG_CONFIG_HOME": "conf"}),
         ("conf/argosy/auth.json", {"XDG_CONFIG_HOME": "conf"}),
@@ -150,6 +153,23 @@ def test_a_credential_program_is_asked(home: Path, document: dict[str, object]) 
     answer = {"ServerURL": "r.io", "Username": "ann", "Secret": "pw"}
     (home / "store/r.io").write_text(json.dumps(answer))
     assert credentials(home).find("r.io") == Credential(username="ann", password="pw", source="docker-credential-test")
+
+
+def test_a_program_may_serve_a_part_of_a_registry(home: Path) -> None:
+    write(home / ".docker/config.json", credHelpers={"r.io/team": "test"})
+    (home / "store/r.io").write_text(json.dumps({"ServerURL": "r.io", "Username": "ann", "Secret": "pw"}))
+    assert credentials(home).find("r.io", "team/app") is not None
+    assert credentials(home).find("r.io", "other/app") is None
+
+
+def test_podmans_programs_for_every_registry_are_asked_last(home: Path) -> None:
+    (home / "store/r.io").write_text(json.dumps({"ServerURL": "r.io", "Username": "ann", "Secret": "pw"}))
+    found = credentials(home, ("absent", "../test", "test")).find("r.io")
+    assert found == Credential(username="ann", password="pw", source="docker-credential-test")
+    write(home / ".config/containers/auth.json", auths={"r.io": entry("bob:pw")})
+    first = credentials(home, ("test",)).find("r.io")
+    assert first is not None
+    assert first.username == "bob"
 
 
 def test_a_program_may_give_an_identity_token(home: Path) -> None:

@@ -136,6 +136,13 @@ def test_progress_starts_the_count_of_failures_anew() -> None:
     assert (read(source), len(source.asked)) == (DATA, 11)
 
 
+def test_a_few_bytes_between_failures_are_no_progress() -> None:
+    source = Source([10] * 1000)
+    with pytest.raises(Unavailable):
+        read(source)
+    assert source.asked == [0, 10, 20]
+
+
 def test_a_break_while_skipping_is_a_failure_like_others() -> None:
     source = Source([50, None], ranges=False)
     assert (read(source, offset=100), source.asked) == (DATA[100:], [100, 100])

@@ -16,8 +16,10 @@ from argosy.oci.manifest import MANIFEST_LIMIT, encode_manifest
 from argosy.oci.reference import Reference
 from argosy.remote.auth import Auth
 from argosy.remote.credentials import Credential
+from argosy.remote.hosts import HostSettings
 from argosy.remote.messages import HttpRequest, HttpResponse
 from argosy.remote.repository import Repository, near_tags
+from argosy.remote.session import Session
 from argosy.remote.transport import RetryPolicy, Transport
 from support.web import Reply, Seen, serving
 
@@ -56,6 +58,29 @@ def resolve(reply: Reply, tag: str = "1.0", digest: Digest | None = None) -> obj
 def manifest_reply(raw: bytes = MANIFEST.raw, media_type: str = OCI_MANIFEST, **headers: str) -> Reply:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Reply(headers={"Content-Type": media_type, **named}, body=raw)
+
+
+@pytest.mark.parametrize(
+    ("settings", "plain_http", "base"),
+    [
+        (HostSettings(), False, "https://lab.lan:5000"),
+        (HostSettings(), True, "http://lab.lan:5000"),
+        (HostSettings(scheme="https"), True, "http://lab.lan:5000"),  # a flag is nearer than a file
+        (HostSettings(scheme="http"), False, "http://lab.lan:5000"),
+        (HostSettings(scheme="https", insecure=True), False, "https://lab.lan:5000"),
+    ],
+)
+def test_how_a_registry_is_addressed(settings: HostSettings, plain_http: bool, base: str) -> None:
+    transport = Transport({}, plain_http=plain_http, hosts=lambda host: settings)
+    auth = Auth("lab.lan:5000", lambda: None)
+    assert Session(transport, "lab.lan:5000", auth).url("/v2/a/tags/list?n=1") == f"{base}/v2/a/tags/list?n=1"
+    cache = Session(transport, "lab.lan:5000", auth, api="/hub/v2", namespace="docker.io")
+    assert cache.url("/v2/a/tags/list?n=1") == f"{base}/hub/v2/a/tags/list?n=1&ns=docker.io"
+    assert cache.url("/v2/") == f"{base}/hub/v2/?ns=docker.io"
+
+
+def test_docker_hub_has_a_host_of_another_name() -> None:
+    assert Session(Transport({}), "docker.io", Auth("docker.io", lambda: None)).base == "https://registry-1.docker.io"
 
 
 def test_a_tag_is_resolved_in_one_request_that_accepts_both_families() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..oci.reference import Reference
     from ..remote.catalogue import Catalogue
     from ..remote.credentials import Credentials
+    from ..remote.registries import Registries
     from ..remote.repository import Repository
     from ..remote.transport import Transport
     from ..remote.unfinished import Unfinished
@@ -335,13 +336,26 @@ class Host:
         """Where `login` keeps names and passwords."""
         from ..remote.credentials import Credentials
 
-        return Credentials(self.environ)
+        return Credentials(self.environ, uid=self._uid, helpers=self.registries.credential_helpers)
 
-    def repository(self, reference: Reference, *, plain_http: bool = False) -> Repository:
-        """The repository of *reference* in its registry; nothing is sent yet."""
-        from ..remote.repository import connect
+    @cached_property
+    def registries(self) -> Registries:
+        """What this user's and this machine's files say about registries; read when it is asked."""
+        from ..remote.registries import Folders, Registries
 
-        return connect(reference, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
+        return Registries(Folders.of(self.environ))
+
+    def repository(self, reference: Reference, *, plain_http: bool = False, for_writing: bool = False) -> Repository:
+        """The repository of *reference*, read from mirrors unless it is to be written; nothing is sent yet."""
+        from ..remote.mirrors import connect
+
+        return connect(
+            reference,
+            transport=self.transport(plain_http=plain_http),
+            credentials=self.credentials,
+            registries=self.registries,
+            for_writing=for_writing,
+        )
 
     def catalogue(self, registry: str, *, plain_http: bool = False) -> Catalogue:
         """The repositories of *registry*; nothing is sent yet."""
@@ -350,10 +364,15 @@ class Host:
         return connect(registry, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
 
     def transport(self, *, plain_http: bool = False) -> Transport:
-        """HTTP with this user's proxies and CA files; --debug shows its requests."""
+        """HTTP with this user's proxies and certificates; --debug shows its requests."""
         from ..remote.transport import Transport
 
-        return Transport(self.environ, plain_http=plain_http, debug=output.note if self.debug else None)
+        return Transport(
+            self.environ,
+            plain_http=plain_http,
+            debug=output.note if self.debug else None,
+            hosts=self.registries.settings,
+        )
 
     @property
     def unfinished_uploads(self) -> Unfinished:

@@ -65,6 +65,7 @@ def gather(host: Host) -> ops.Facts:
         "Ids": _ids(host, features),
         "Runtime": ops.describe_runtime(lambda: host.runtime),
         "CgroupVersion": features.cgroup,
+        "RegistryConfig": ops.describe_registries(host.registries),
         "Features": ops.describe_features(features),
         "GPU": ops.describe_driver(lambda: host.driver_roots),
         **machine,
@@ -107,6 +108,7 @@ def _lines(facts: ops.Facts) -> Iterator[str]:
     if facts["Ids"]:
         yield f"  Ids inside: {facts['Ids']['Inside']}"
         yield from (f"  {line}" for line in (facts["Ids"]["Reason"], *facts["Ids"]["Fallbacks"]) if line)
+    yield from _registry_lines(facts["RegistryConfig"])
     yield " Kernel features:"
     for name, feature in facts["Features"].items():
         yield f"  {name.replace('_', ' ') + ':':<20}{_yes_or_why(feature)}"
@@ -118,6 +120,18 @@ def _lines(facts: ops.Facts) -> Iterator[str]:
     yield f" Kernel: {facts['KernelVersion']}"
     yield f" System: {facts['OperatingSystem']} ({facts['Architecture']}), host {facts['Name']}"
     yield f" CPUs: {facts['NCPU']}, memory: {facts['MemTotal'] / 2**30:.4g}GiB"
+
+
+def _registry_lines(said: ops.Facts) -> Iterator[str]:
+    """The files that were read, and a line for each rule in them."""
+    if said["Files"] or said["Problem"]:
+        yield " Registries, as these files say:"
+    yield from (f"  {path}" for path in said["Files"])
+    for rule in said["Rules"]:
+        where = "blocked" if rule["Blocked"] else f"from {', then '.join((*rule['Mirrors'], rule['Location']))}"
+        yield f"  {rule['Prefix']}: {where}{', insecure' if rule['Insecure'] else ''} ({rule['File']})"
+    if said["Problem"]:
+        yield f"  problem: {said['Problem']}"
 
 
 def _yes_or_why(feature: ops.Facts) -> str:

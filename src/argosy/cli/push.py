@@ -50,7 +50,7 @@ def main(args: Namespace, host: Host) -> int:
         if not args.all_tags and _has_no_tag(args.image):
             output.write(f"Using default tag: {reference.tag}\n")
         output.write(f"The push refers to repository [{reference.name}]\n")
-    repository = host.repository(reference, plain_http=args.plain_http)  # one login for all tags
+    repository = host.repository(reference, plain_http=args.plain_http, for_writing=True)  # one login for all tags
     for each in references:
         _push(each, repository, args, host)
     return 0

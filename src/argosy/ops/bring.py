@@ -46,7 +46,7 @@ class Bringer:
         """Make sure that blob and snapshot of *layer* are here.
 
         Raises NotFound, Unavailable, Unauthorized, Corrupt, Exhausted. What has arrived stays, unless
-        it is not what was promised.
+        it is not what was promised: then it is fetched from elsewhere, where there are mirrors.
         """
         name, has_snapshot = layer.descriptor.digest.short, self._snapshotter.has
         was_here = self._bring(
@@ -70,8 +70,8 @@ class Bringer:
     def _bring(self, descriptor: Descriptor, progress: Progress, receive: Callable[[Assembly], None]) -> bool:
         """Whether the blob was here; if not, *receive* has brought it.
 
-        What an earlier attempt left may have been damaged on its way, which only the digest of the
-        whole tells; then all of it is fetched once more.
+        What an earlier attempt left, or what a mirror sent, may be damaged, which only the digest of
+        the whole tells; then all of it is fetched once more, or from elsewhere.
         """
         name = descriptor.digest.short
         while True:
@@ -83,7 +83,7 @@ class Bringer:
                     receive(assembly)
                     return False
                 except Corrupt:
-                    if assembly.complete or not is_taken_up:
+                    if assembly.complete or not (is_taken_up or self._repository.distrust(descriptor)):
                         raise
 
     def _receive(self, layer: Layer, assembly: Assembly, check: Check, progress: Progress) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..gpu.roots import DriverRoots
     from ..linux.features import HostFeatures
     from ..linux.userns import UserMapping
+    from ..remote.registries import Registries
     from ..runtime.oci_runtime import OciRuntime
     from ..store.listing import Row
     from ..store.records import Container
@@ -65,6 +66,26 @@ def describe_ids(mapping: UserMapping, why_single: str, features: HostFeatures) 
     if mapping.is_single:
         fallbacks.append("owners: all files of images belong to root inside; -u takes 0 only")
     return {"Inside": mapping.describe(), "Reason": why_single, "Fallbacks": fallbacks}
+
+
+def describe_registries(registries: Registries) -> Facts:
+    """The files that speak of registries, and what they say: mirrors, other places, who is blocked or insecure."""
+    facts: Facts = {"Files": registries.files, "Rules": [], "Problem": ""}
+    try:
+        facts["Rules"] = [
+            {
+                "Prefix": rule.prefix,
+                "Mirrors": [mirror.location for mirror in rule.mirrors],
+                "Location": rule.origin.location or rule.prefix,
+                "Insecure": rule.origin.insecure,
+                "Blocked": rule.blocked,
+                "File": rule.file,
+            }
+            for rule in registries.rules()
+        ]
+    except Error as error:
+        facts["Problem"] = f"{error.message}: {error.context}"
+    return facts
 
 
 def describe_features(features: HostFeatures) -> Facts:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from ..errors import Corrupt, Error, Unauthorized, Unavailable
-from .messages import HttpRequest, HttpResponse, is_downgrade, split_url
+from .messages import HttpRequest, HttpResponse, come_back, is_downgrade, is_same_host, retry_after, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -30,6 +30,7 @@ TOKEN_LIMIT = 1 << 20  # bytes of a token server's answer
 _LIFE_S = 60.0  # when the server does not say; distribution «Token Authentication»
 _EARLY_S = 5.0  # a token is renewed this much before its end, for clocks and the way there
 _CLIENT = "argosy"
+_NOT_YOU = frozenset({400, 401, 403})  # a token server's answers to a login that it does not take
 _WORD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 #: {registry: hosts (or .domains) that may be its token server}; elsewhere its password is not sent.
@@ -94,8 +95,9 @@ def _value(header: str, at: int) -> tuple[str, int]:
 class Auth:
     """What we know about one registry's wish to know us. Used by several threads.
 
-    *find* looks a credential up, at most once; None is anonymous. *name* is what
-    messages call the thing that access is wanted to.
+    *find* looks a credential up when the registry asks, and once more when it is
+    refused; None is anonymous. *name* is what messages call the thing that access is
+    wanted to.
     """
 
     def __init__(
@@ -125,10 +127,11 @@ class Auth:
         """
         known = self._known(scopes)
         response = yield request.with_header("Authorization", known.header) if known else request
-        if response.status != 401:
+        # A storage that the registry led us to is not the registry, whatever it asks for.
+        if response.status != 401 or not is_same_host(request.url, response.url):
             return response
-        challenge = self._choose(response)
         response.drain()
+        challenge = self._choose(response)
         if challenge.scheme == "basic":
             header = self._basic(refused=known is not None)
             self._tokens[frozenset()] = _Token(header, float("inf"))
@@ -139,7 +142,7 @@ class Auth:
             header = token.header
             self._tokens[scopes] = token
         response = yield request.with_header("Authorization", header)
-        if response.status != 401:
+        if response.status != 401 or not is_same_host(request.url, response.url):
             return response
         self._tokens.pop(frozenset() if challenge.scheme == "basic" else scopes, None)
         raise self._refused(response)
@@ -166,10 +169,18 @@ class Auth:
             self._looked_up = True
         return self._credential
 
+    def _renewed(self) -> Credential | None:
+        """A credential other than the one that is refused: programs hand out some that live for an hour."""
+        before, found = self._credential, self._find()
+        if found is None or found == before:
+            return None
+        self._credential = found
+        return found
+
     def _basic(self, *, refused: bool) -> str:
-        credential = self._look_up()
-        if credential is None or not credential.username or refused:
-            raise self._unauthorized(credential)
+        credential = self._renewed() if refused else self._look_up()
+        if credential is None or not credential.username:
+            raise self._unauthorized(self._credential)
         return credential.basic
 
     def _fetch_token(
@@ -182,6 +193,9 @@ class Auth:
         if response.status == 401 and credential is None:
             response.drain()  # NGC's anonymous token server sometimes does so for no reason
             response = yield request
+        if response.status in _NOT_YOU and credential is not None and (credential := self._renewed()) is not None:
+            response.drain()
+            response = yield self._token_request(challenge, scopes, credential)
         if not response.is_success:
             raise self._token_refused(response, credential)
         with response:
@@ -223,14 +237,16 @@ class Auth:
         return self._unauthorized(self._look_up())
 
     def _token_refused(self, response: HttpResponse, credential: Credential | None) -> Error:
-        status, host = response.status, split_url(response.url).netloc
+        status, host, wait_s = response.status, split_url(response.url).netloc, retry_after(response)
         response.drain()
-        if status in (400, 401, 403):
-            return self._unauthorized(credential)
+        if status in _NOT_YOU:
+            return self._unauthorized(credential or self._credential)
         return Unavailable(
             f"{self._name}: no token from the registry's token server",
             code="token-server-failed",
             context=f"{host} answered with status {status}",
+            hint=come_back(wait_s),
+            retry_after=wait_s,
         )
 
     def _unauthorized(self, credential: Credential | None) -> Unauthorized:
@@ -242,7 +258,7 @@ class Auth:
                 context=problems or "no credentials found; it may also be that the repository does not exist",
                 hint=f"argosy login {self.registry}",
             )
-        who = repr(credential.username) if credential.username else "the identity token"
+        who = "the identity token" if credential.identity_token else repr(credential.username)
         origin = f" of {credential.source}" if credential.source else ""
         return Unauthorized(
             f"{self._name}: login refused",

@@ -22,7 +22,7 @@ from ..linux.files import locked, reporting, write_atomic
 from ..linux.processes import find_program, run_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Names under which Docker Hub's credentials are kept, the one that Docker writes first.
 _DOCKER_HUB = ("https://index.docker.io/v1/", "docker.io", "index.docker.io", "registry-1.docker.io")
@@ -50,10 +50,25 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Credentials:
-    """Finds and keeps credentials. *environ* decides which files and programs there are."""
+    """Finds and keeps credentials. *environ* decides which files and programs there are.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    *uid* is the user's, also when we have become root of a user namespace; *run* is the
+    folder of what must not outlive a boot. *helpers* names credential programs that are
+    asked last, those of podman's registries.conf.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        uid: int | None = None,
+        run: str = "/run",
+        helpers: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
         self._environ = environ
+        self._uid = os.getuid() if uid is None else uid
+        self._run_folder = Path(run)
+        self._helpers = helpers
         #: what went wrong on the way to an answer; shown when a registry refuses us
         self.problems: list[str] = []
 
@@ -67,22 +82,31 @@ class Credentials:
     def files(self) -> tuple[Path, ...]:
         """All files that are read, the first that knows the registry wins."""
         docker = self._environ.get("DOCKER_CONFIG")
-        runtime = self._environ.get("XDG_RUNTIME_DIR")
         return (
             self.own_file,
             (Path(docker) if docker else self._home / ".docker") / "config.json",
-            *((Path(runtime) / "containers" / "auth.json",) if runtime else ()),
+            *(folder / "auth.json" for folder in self._podman_folders),
             self._config_home / "containers" / "auth.json",
         )
+
+    @property
+    def _podman_folders(self) -> tuple[Path, ...]:
+        """Where podman, skopeo and buildah keep a login until the next boot; root has no XDG_RUNTIME_DIR, as a rule."""
+        runtime = self._environ.get("XDG_RUNTIME_DIR")
+        if runtime:
+            return (Path(runtime) / "containers",)
+        uid = str(self._uid)
+        return (self._run_folder / "user" / uid / "containers", self._run_folder / "containers" / uid)
 
     def find(self, registry: str, repository: str = "") -> Credential | None:
         """The credential for a registry, or for the part of it that *repository* lies in; None is anonymous."""
         for path in self.files:
             document = self._read_leniently(path)
-            found = self._from_programs(document, registry) or _from_auths(document, registry, repository, path)
+            found = self._from_programs(document, registry, repository)
+            found = found or _from_auths(document, registry, repository, path)
             if found is not None:
                 return found
-        return None
+        return self._from_helpers(registry)
 
     def save(self, registry: str, credential: Credential) -> str:
         """Keep a credential; says where: a file's name, or the program that has it. Raises Error."""
@@ -137,10 +161,20 @@ class Credentials:
             self.problems.append(f"{error.message}: {error.context}")
             return {}
 
-    def _from_programs(self, document: Mapping[str, Any], registry: str) -> Credential | None:
-        program = _program_of(document, registry)
-        if not program:
+    def _from_programs(self, document: Mapping[str, Any], registry: str, repository: str = "") -> Credential | None:
+        program = _program_of(document, registry, repository)
+        return self._ask(program, registry) if program else None
+
+    def _from_helpers(self, registry: str) -> Credential | None:
+        try:
+            helpers = self._helpers()
+        except Error as error:
+            self.problems.append(f"{error.message}: {error.context}")
             return None
+        answers = (self._ask(helper, registry) for helper in helpers if os.sep not in helper)
+        return next((answer for answer in answers if answer is not None), None)
+
+    def _ask(self, program: str, registry: str) -> Credential | None:
         for key in keys_of(registry):
             try:
                 answer = self._run(program, "get", key.encode())
@@ -200,10 +234,11 @@ def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _program_of(document: Mapping[str, Any], registry: str) -> str:
+def _program_of(document: Mapping[str, Any], registry: str, repository: str = "") -> str:
     """The part of docker-credential-NAME that serves *registry*, or nothing."""
     helpers = _mapping(document, "credHelpers")
-    named = next((helpers[key] for key in keys_of(registry) if key in helpers), None) or document.get("credsStore")
+    keys = (*_narrower_keys(registry, repository), *keys_of(registry))
+    named = next((helpers[key] for key in keys if key in helpers), None) or document.get("credsStore")
     return named if isinstance(named, str) and os.sep not in named else ""
 
 

@@ -10,8 +10,8 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import Corrupt, Unavailable
+from .faults import is_passing
 from .messages import CHUNK
-from .transport import is_passing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+#: Bytes of one connection after which it counts as good; who sends ten and breaks off would keep us for ever.
+_PROGRESS = 64 * 1024
 
 
 class BlobReader:
@@ -43,7 +46,8 @@ class BlobReader:
         self._fetch = fetch
         self._transport = transport
         self._position = offset
-        self._failures = 0  # in a row, without a byte between them
+        self._failures = 0  # in a row, with next to nothing between them
+        self._resumed = offset  # where the connection that is open began
         self._response: HttpResponse | None = None
         #: the other side sends the part that it was asked for, so that others may ask for others
         self.is_partial = False
@@ -95,7 +99,8 @@ class BlobReader:
 
     def _counted(self, data: bytes) -> bytes:
         self._position += len(data)
-        self._failures = 0
+        if self._position - self._resumed >= min(_PROGRESS, self._descriptor.size // 16):
+            self._failures = 0
         if self._position == self._end < self._descriptor.size and not self.is_partial:
             self.close()  # the rest of the blob follows, and nobody asked for it
         elif self._position > self._end:
@@ -114,6 +119,7 @@ class BlobReader:
         self._connect()
 
     def _connect(self) -> None:
+        self._resumed = self._position
         response = self._fetch(self._position, self._end)
         self._response = response
         start, stop, total = _extent(response)

@@ -7,6 +7,8 @@ connection until it is closed or read to its end.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import quote, urljoin, urlsplit
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Safe to repeat although the first answer may have been lost. Source: RFC 9110 9.2.2.
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
+DEFAULT_PORTS = {"http": 80, "https": 443}
 CHUNK = 256 * 1024  # bytes a read; larger ones gain nothing over TLS and make progress jumpy
 
 
@@ -41,6 +44,16 @@ def join_url(base: str, location: str) -> str:
         raise InvalidInput(f"not an address: {location!r}", code="address-invalid", context=str(error)) from error
     split_url(target)
     return target
+
+
+def is_same_host(here: str, there: str) -> bool:
+    """Whether two addresses have scheme, host and port in common, so that one may see what the other does."""
+    return not there or _origin(here) == _origin(there)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = split_url(url)
+    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)
 
 
 def is_downgrade(here: str, there: str) -> bool:
@@ -129,3 +142,32 @@ class HttpResponse:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def retry_after(response: HttpResponse) -> float | None:
+    """Seconds that the peer asks us to wait, when it says so. Source: RFC 9110 10.2.3."""
+    text = response.headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    if text.isdecimal():
+        return float(text[:9])
+    from email.utils import parsedate_to_datetime
+
+    try:
+        then = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    try:  # by the peer's clock, which may be another than ours
+        now = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, OverflowError):
+        now = time.time()
+    return max(0.0, then - now)
+
+
+def come_back(wait_s: float | None) -> str:
+    """A hint for whom a peer sent away for so many seconds."""
+    if not wait_s:
+        return "try again later"
+    units = ((120, 1, "seconds"), (7200, 60, "minutes"), (math.inf, 3600, "hours"))
+    size_s, unit = next((size_s, unit) for limit_s, size_s, unit in units if wait_s <= limit_s)
+    return f"try again in {math.ceil(wait_s / size_s)} {unit}"

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .messages import split_url
+from .messages import DEFAULT_PORTS, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy's URL for *url*, or None to go directly. Lower-case variables win over upper-case ones."""
     parts = split_url(url)
-    host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+    host, port = parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
     proxy = _variable(environ, f"{parts.scheme}_proxy")
     if not proxy or is_loopback(host) or _is_exempt(host, port, _variable(environ, "no_proxy")):
         return None
@@ -47,7 +45,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
     if "/" in entry:
-        return _in_network(host, entry)
+        return is_in_network(host, entry)
     name, own_port = _split_port(entry)
     if own_port is not None and own_port != port:
         return False
@@ -68,7 +66,8 @@ def _split_port(entry: str) -> tuple[str, int | None]:
     return name, int(port) if port.isdecimal() else None
 
 
-def _in_network(host: str, network: str) -> bool:
+def is_in_network(host: str, network: str) -> bool:
+    """Whether an address lies in a network; names lie in none."""
     from ipaddress import ip_address, ip_network
 
     try:

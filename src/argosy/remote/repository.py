@@ -29,10 +29,9 @@ from .unfinished import NOWHERE, Unfinished
 from .upload import Arrived, Uploader, put_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
-    from .credentials import Credentials
     from .outgoing import OpenBlob, Watch
     from .transport import Transport
 
@@ -61,13 +60,27 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repository:
-    """The protocol for one repository. Opens nothing before the first request; used by several threads."""
+    """The protocol for one repository. Opens nothing before the first request; used by several threads.
 
-    def __init__(self, transport: Transport, registry: str, repository: str, auth: Auth | None = None) -> None:
+    *suggests*: of a tag that is not there, near ones are looked for. *api* and *namespace* are Session's.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        registry: str,
+        repository: str,
+        auth: Auth | None = None,
+        *,
+        suggests: bool = True,
+        api: str = "/v2",
+        namespace: str = "",
+    ) -> None:
         self.registry = registry
         self.repository = repository
-        name = f"{registry}/{repository}"
-        self._session = Session(transport, registry, auth or Auth(registry, lambda: None, name=name))
+        self._suggests = suggests
+        auth = auth or Auth(registry, lambda: None, name=f"{registry}/{repository}")
+        self._session = Session(transport, registry, auth, api=api, namespace=namespace)
         self._uploader = Uploader(self._session, repository)
         self._pull = f"repository:{repository}:pull"
         self._push = f"repository:{repository}:pull,push"
@@ -76,6 +89,15 @@ class Repository:
     def name(self) -> str:
         """registry/repository, in full."""
         return f"{self.registry}/{self.repository}"
+
+    @property
+    def transport(self) -> Transport:
+        return self._session.transport
+
+    @property
+    def source(self) -> str:
+        """The name of the place that the content comes from: this one, where there are no mirrors."""
+        return self.name
 
     def resolve(self, reference: Reference) -> Resolved:
         """The manifest or index behind a tag or digest, in one request; verified against its digests.
@@ -109,9 +131,15 @@ class Repository:
 
     def stream(self, descriptor: Descriptor, *, offset: int = 0, end: int | None = None) -> BlobReader:
         """The bytes from *offset* to *end* (the blob's, when None), of which the size alone is checked."""
-        fetch = partial(self._fetch, descriptor)
         last = descriptor.size if end is None else end
-        return BlobReader(descriptor, offset, last, fetch, self._session.transport)
+        return BlobReader(descriptor, offset, last, self._fetcher(descriptor), self._session.transport)
+
+    def distrust(self, descriptor: Descriptor) -> bool:
+        """What came of a blob was wrong, as whoever hashed it found out; whether it can be had from elsewhere.
+
+        When it can, the next stream comes from there.
+        """
+        return False
 
     def has_manifest(self, digest: Digest, *, pushing: bool = False) -> bool:
         """Whether this repository has it; with *pushing* asked with the token that a push needs anyway."""
@@ -197,6 +225,10 @@ class Repository:
     def _get(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         return self._session.send(HttpRequest(method="GET", url=self._url(path), headers=headers), self._pull)
 
+    def _fetcher(self, descriptor: Descriptor) -> Callable[[int, int], HttpResponse]:
+        """What sends the GETs of one stream."""
+        return partial(self._fetch, descriptor)
+
     def _fetch(self, descriptor: Descriptor, position: int, end: int) -> HttpResponse:
         is_whole = position == 0 and end == descriptor.size
         headers = {} if is_whole else {"Range": f"bytes={position}-{end - 1}"}
@@ -235,8 +267,9 @@ class Repository:
     def _unknown(self, reference: Reference, response: HttpResponse) -> NotFound:
         if "NAME_UNKNOWN" in error_codes(response):
             return self._no_repository()
-        if reference.digest is not None:
-            return NotFound(f"no manifest {reference.digest} in {self.name}", code="manifest-unknown")
+        if reference.digest is not None or not self._suggests:
+            name = reference.digest or reference.tag
+            return NotFound(f"no manifest {name} in {self.name}", code="manifest-unknown")
         try:
             tags = [tag for tag in islice(self.tags(), _TAGS_SEARCHED) if is_tag(tag)]
         except NotFound:
@@ -258,20 +291,6 @@ class Repository:
             context=f"{self.registry} does not know it, or does not show it without a login",
             hint=f"check the spelling, or log in: argosy login {self.registry}",
         )
-
-
-def connect(
-    reference: Reference, *, transport: Transport, credentials: Credentials, registry_only: bool = False
-) -> Repository:
-    """The repository that *reference* lies in, with the user's credentials for it; nothing is sent yet."""
-    name = reference.registry if registry_only else reference.name
-    auth = Auth(
-        reference.registry,
-        lambda: credentials.find(reference.registry, reference.repository),
-        name=name,
-        problems=lambda: "\n".join(credentials.problems),
-    )
-    return Repository(transport, reference.registry, reference.repository, auth)
 
 
 def near_tags(wanted: str, tags: list[str]) -> list[str]:

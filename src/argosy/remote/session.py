@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -22,16 +23,18 @@ from ..errors import (
     Unavailable,
     Unsupported,
 )
-from .messages import HttpRequest, HttpResponse, split_url
+from .faults import is_passing
+from .hosts import API_HOSTS
+from .messages import HttpRequest, HttpResponse, come_back, is_same_host, retry_after, split_url
 from .proxies import is_loopback
-from .transport import is_passing, retry_after, shown
+from .transport import shown
 
 if TYPE_CHECKING:
     from .auth import Auth
     from .transport import Transport
 
-#: {registry as named in references: host that serves it}
-_API_HOSTS = {"docker.io": "registry-1.docker.io"}
+_LED = 3  # times that a registry is asked again where it leads to something that does not let us in
+_REFUSED = frozenset({400, 401, 403, 404, 410})  # what storages answer when a signed address has expired
 ERROR_LIMIT = 64 * 1024  # bytes of an error answer that are looked at
 
 #: {status: (kind, code)}; other 4xx are InvalidInput, other 5xx Unavailable.
@@ -62,12 +65,20 @@ class _ErrorAnswer(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """Requests to one registry, authorised as it asks for. Used by several threads."""
+    """Requests to one registry, authorised as it asks for. Used by several threads.
 
-    def __init__(self, transport: Transport, registry: str, auth: Auth) -> None:
+    *api* stands in its addresses where the protocol has /v2; *namespace* tells a cache
+    of many registries which one is meant.
+    """
+
+    def __init__(
+        self, transport: Transport, registry: str, auth: Auth, *, api: str = "/v2", namespace: str = ""
+    ) -> None:
         self.transport = transport
         self.registry = registry
         self._auth = auth
+        self._api = api
+        self._namespace = namespace
 
     def send(self, request: HttpRequest, *scopes: str) -> HttpResponse:
         """The registry's answer, whatever its status; the caller closes it.
@@ -75,8 +86,17 @@ class Session:
         *scopes* are what the request needs: «repository:NAME:pull». Raises
         Unauthorized, Unavailable, Corrupt (an unreadable challenge).
         """
-        if split_url(request.url).netloc != split_url(self.base).netloc:
+        if not is_same_host(request.url, self.base):
             return self.transport.send(request)  # an upload may be sent elsewhere; our token is not for others
+        attempt = 0
+        while True:
+            attempt += 1
+            response = self._send_authorised(request, scopes)
+            if not (_is_refused_elsewhere(request, response) and attempt < _LED and self.transport.waited(attempt)):
+                return response
+            response.drain()
+
+    def _send_authorised(self, request: HttpRequest, scopes: tuple[str, ...]) -> HttpResponse:
         flow = self._auth.flow(request, frozenset(scopes))
         outgoing = next(flow)
         while True:
@@ -107,23 +127,32 @@ class Session:
 
     def url(self, path: str) -> str:
         """The full address of a path of the protocol («/v2/…»)."""
-        return self.base + path
+        address = self.base + (self._api + path.removeprefix("/v2") if path.startswith("/v2/") else path)
+        if not self._namespace:
+            return address
+        return f"{address}{'&' if '?' in path else '?'}{urlencode({'ns': self._namespace})}"
 
     @cached_property
     def base(self) -> str:
         """Scheme and host: https, except where plain http is asked for or the registry is on this machine.
 
-        A loopback registry may speak either; one that does not speak http is tried with https.
+        A loopback registry may speak either; one that does not speak http is tried
+        with https. A host that is called insecure is tried with https first.
         """
-        host = _API_HOSTS.get(self.registry, self.registry)
-        plain = f"http://{host}"
+        host = API_HOSTS.get(self.registry, self.registry)
+        settings = self.transport.settings(host)
+        plain, secure = f"http://{host}", f"https://{host}"
         if self.transport.plain_http:
             return plain
-        if not is_loopback(split_url(plain).hostname or "") or self._speaks_tls(plain):
-            return f"https://{host}"
-        return plain
+        if settings.scheme:
+            return f"{settings.scheme}://{host}"
+        if is_loopback(split_url(plain).hostname or ""):
+            return secure if self._refuses_plain_text(plain) else plain
+        if settings.insecure:
+            return secure if self._answers(secure) else plain
+        return secure
 
-    def _speaks_tls(self, plain: str) -> bool:
+    def _refuses_plain_text(self, plain: str) -> bool:
         """A TLS server drops the connection on plain text, or answers it with 400."""
         try:
             response = self.transport.send(HttpRequest(method="GET", url=f"{plain}/v2/"), patient=False)
@@ -131,6 +160,13 @@ class Session:
             return error.code == "connection-lost"
         response.drain()
         return response.status == 400
+
+    def _answers(self, base: str) -> bool:
+        try:
+            self.transport.send(HttpRequest(method="GET", url=f"{base}/v2/"), patient=False).drain()
+        except Unavailable:
+            return False
+        return True
 
 
 def failed(response: HttpResponse, what: str) -> Error:
@@ -140,8 +176,9 @@ def failed(response: HttpResponse, what: str) -> Error:
     context = f"{split_url(response.url).netloc} answered with status {status}" + (f": {said}" if said else "")
     kind, code = _KINDS.get(status) or ((InvalidInput, "request-refused") if 400 <= status < 500 else (Unavailable, ""))
     if kind is Unavailable:
-        hint = f"try again in {wait_s:.0f} seconds" if wait_s else "try again later"
-        return Unavailable(what, code=code or "registry-failed", context=context, hint=hint, retry_after=wait_s)
+        return Unavailable(
+            what, code=code or "registry-failed", context=context, hint=come_back(wait_s), retry_after=wait_s
+        )
     return kind(what, code=code, context=context)
 
 
@@ -155,6 +192,12 @@ def unknown_answer(response: HttpResponse, what: str) -> Error:
     if location and 300 <= status < 400:
         context += f" and leads to {shown(location)}, which we do not follow"
     return Unavailable(what, code="registry-failed", context=context, hint="is this the address of a registry?")
+
+
+def _is_refused_elsewhere(request: HttpRequest, response: HttpResponse) -> bool:
+    """Whether the registry led us to a storage that refuses: its signature may have expired, and a new one is made."""
+    is_reading = request.method in ("GET", "HEAD")
+    return is_reading and response.status in _REFUSED and not is_same_host(request.url, response.url)
 
 
 def error_codes(response: HttpResponse) -> frozenset[str]:

@@ -1,94 +1,46 @@
-"""Requests on the wire: connections, TLS, proxies, redirects, retries. The one door to urllib3.
+"""Requests and their answers: redirects, retries, what --debug shows.
 
 Decides nothing about registries: who may see a token is settled here only in so
-far as an Authorization header never follows a redirect to another host. urllib3
-and ssl are imported with the first request.
+far as an Authorization header never follows a redirect to another host.
+connections.py, and with it the HTTP and TLS libraries, is imported with the first
+request.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import parse_qsl, unquote
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 import msgspec
 
-from ..errors import Error, InvalidInput, Unavailable, Unsupported
-from .messages import CHUNK, HttpRequest, HttpResponse, is_downgrade, join_url, split_url
-from .proxies import is_loopback, proxy_for
+from ..errors import InvalidInput, Unavailable
+from .faults import is_passing
+from .hosts import HostSettings
+from .messages import HttpRequest, HttpResponse, is_downgrade, is_same_host, join_url, retry_after, split_url
+from .proxies import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-USER_AGENT = "argosy"
+    from .connections import Connections
+
 REDIRECT_LIMIT = 8  # registries need two: to the storage's front door, and from there to a mirror
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 _SECRET_WORDS = ("sig", "token", "key", "credential", "policy", "secret", "password")
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _REFUSED = frozenset({408, 429, 503})  # not acted upon, so that any method may be sent again
-
-
-class _Fault(msgspec.Struct, frozen=True):
-    """What one of urllib3's errors means to us; *passing* faults are worth another attempt."""
-
-    kind: type[Error]
-    code: str
-    what: str
-    hint: str = ""
-    passing: bool = False
-
-
-_LOST = _Fault(Unavailable, "connection-lost", "the connection broke", passing=True)
-_OURS = _Fault(Unavailable, "http-client", "the HTTP client failed")
-_ADDRESS = _Fault(InvalidInput, "address-invalid", "the address is not one that can be used")
-_TLS_HINT = "if its certificate is your own, name the CA's file in SSL_CERT_FILE; for plain http add --plain-http"
-_PROXY_HINT = "look at http_proxy, https_proxy and no_proxy"
-#: {class name in urllib3.exceptions: what it means}, each of them; a test compares the list with theirs.
-FAULTS: dict[str, _Fault] = {
-    "HTTPError": _OURS,
-    "PoolError": _OURS,
-    "RequestError": _OURS,
-    "SSLError": _Fault(Unavailable, "tls-failed", "no trusted connection", _TLS_HINT),
-    "ProxyError": _Fault(Unavailable, "proxy-failed", "the proxy does not serve", _PROXY_HINT, passing=True),
-    "DecodeError": _OURS,
-    "ProtocolError": _LOST,
-    "ConnectionError": _LOST,
-    "MaxRetryError": _OURS,
-    "HostChangedError": _OURS,
-    "TimeoutStateError": _OURS,
-    "TimeoutError": _Fault(Unavailable, "timed-out", "no answer in time", passing=True),
-    "ReadTimeoutError": _Fault(Unavailable, "timed-out", "no answer in time", passing=True),
-    "ConnectTimeoutError": _Fault(Unavailable, "connect-timed-out", "cannot connect in time", passing=True),
-    "NewConnectionError": _Fault(Unavailable, "cannot-connect", "cannot connect", passing=True),
-    "NameResolutionError": _Fault(
-        Unavailable, "name-not-resolved", "the name has no address", "check the spelling, and the DNS of this machine"
-    ),
-    "EmptyPoolError": _OURS,
-    "FullPoolError": _OURS,
-    "ClosedPoolError": _OURS,
-    "LocationValueError": _ADDRESS,
-    "LocationParseError": _ADDRESS,
-    "URLSchemeUnknown": _ADDRESS,
-    "ResponseError": _LOST,
-    "ResponseNotChunked": _LOST,
-    "BodyNotHttplibCompatible": _OURS,
-    "IncompleteRead": _LOST,
-    "InvalidChunkLength": _LOST,
-    "InvalidHeader": _LOST,
-    "HeaderParsingError": _LOST,
-    "ProxySchemeUnknown": _Fault(Unsupported, "proxy-unsupported", "the proxy's scheme is not known", _PROXY_HINT),
-    "ProxySchemeUnsupported": _Fault(Unsupported, "proxy-unsupported", "the proxy cannot be used so", _PROXY_HINT),
-    "UnrewindableBodyError": _OURS,
-}
+_HASTY_TIMEOUT_S = 3.0  # for a connection to a host that another can stand in for
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How often, and after which pauses, a request is sent again."""
 
-    attempts: int = 5
+    attempts: int = 6
     first_pause_s: float = 0.25
     longest_pause_s: float = 8.0
     #: a peer that names a longer time than this gets no second request from us
@@ -100,13 +52,20 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return max(retry_after or 0.0, min(self.first_pause_s * 2.0 ** (attempt - 1), self.longest_pause_s))
 
+    def at_most(self, attempts: int, wait_s: float) -> RetryPolicy:
+        """As patient as this, up to so many attempts and seconds that a peer may ask for."""
+        return msgspec.structs.replace(
+            self, attempts=min(attempts, self.attempts), longest_wait_s=min(wait_s, self.longest_wait_s)
+        )
+
 
 class Transport:
-    """Sends requests; one a process, used by several threads.
+    """Sends requests; used by several threads, and by processes that were forked off.
 
     *environ* is read for proxies (http_proxy …) and CA files (SSL_CERT_FILE,
-    SSL_CERT_DIR). Plain http is spoken with loopback names only, or with every
-    host when *plain_http*. *debug* gets a line for each request and response.
+    SSL_CERT_DIR); *hosts* says how a host is met. Plain http is spoken with loopback
+    names, with hosts that are called insecure, and with every one when *plain_http*.
+    *debug* gets a line for each request and response.
     """
 
     def __init__(
@@ -119,18 +78,41 @@ class Transport:
         retries: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
         debug: Callable[[str], None] | None = None,
+        hosts: Callable[[str], HostSettings] | None = None,
     ) -> None:
         self.plain_http = plain_http
+        self._hosts = hosts or (lambda host: HostSettings())
+        #: {host: what stands before the answer of hosts}
+        self._known_hosts: Mapping[str, HostSettings] = {}
         self._environ = environ if environ is not None else {}
         self._timeouts = (connect_timeout_s, read_timeout_s)
         self._retries = retries or RetryPolicy()
         self._sleep = sleep
-        self._debug = debug or (lambda line: None)
+        self.note = debug or (lambda line: None)
         self._lock = threading.Lock()
-        #: {(process, proxy's URL or None, whether https is spoken through it): urllib3's PoolManager}; a forked
-        #: process must not speak on its parent's connections
-        self._pools: dict[tuple[int, str | None, bool], Any] = {}
-        self._tls: Any = None  # ssl.SSLContext, made with the first https address
+        #: {process: its connections}; a child must not write into its parent's
+        self._connections: dict[int, Connections] = {}
+        #: hosts that have answered: only these are worth much patience
+        self._reached: set[str] = set()
+
+    def adapted(self, hosts: Mapping[str, HostSettings], *, is_mirror: bool = False) -> Transport:
+        """The same connections, and *hosts* are met as said here.
+
+        For a mirror there is less patience, since others can stand in, and plain http is
+        no matter of a flag that was meant for the origin.
+        """
+        adapted = copy.copy(self)
+        adapted._known_hosts = hosts
+        if is_mirror:
+            adapted.plain_http = False
+            adapted._retries = self._retries.at_most(2, 5.0)
+            adapted._timeouts = (min(_HASTY_TIMEOUT_S, self._timeouts[0]), self._timeouts[1])
+        return adapted
+
+    def settings(self, netloc: str) -> HostSettings:
+        """How a host (with its port, as in an address) is met."""
+        host = netloc.rpartition("@")[2].lower()
+        return self._known_hosts.get(host) or self._hosts(host)
 
     def send(self, request: HttpRequest, *, patient: bool = True) -> HttpResponse:
         """The response, after redirects and retries; any status may come back. The caller closes it.
@@ -152,13 +134,11 @@ class Transport:
         )
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections of this process."""
         with self._lock:
-            for manager in self._pools.values():
-                for host in manager.pools.keys():  # noqa: SIM118  # it cannot be iterated over
-                    manager.pools[host].close()  # clear() alone leaves that to the garbage collector
-                manager.clear()
-            self._pools.clear()
+            connections = self._connections.pop(os.getpid(), None)
+        if connections is not None:
+            connections.close()
 
     def _send_patiently(self, request: HttpRequest) -> HttpResponse:
         attempt = 0
@@ -167,7 +147,10 @@ class Transport:
             try:
                 response = self._send_once(request)
             except Unavailable as error:
-                if not (request.is_repeatable and is_passing(error) and self.waited(attempt)):
+                policy = self._retries
+                if split_url(request.url).netloc not in self._reached:
+                    policy = policy.at_most(3, 0)  # an address that was mistyped, most often
+                if not (request.is_repeatable and is_passing(error) and self._waited(policy.pause(attempt))):
                     raise
             else:
                 busy = response.status in (_BUSY if request.is_repeatable else _REFUSED)
@@ -181,113 +164,58 @@ class Transport:
 
         For those who repeat more than one request: a transfer, an upload.
         """
-        pause = self._retries.pause(attempt, after_s)
-        if pause is None:
+        return self._waited(self._retries.pause(attempt, after_s))
+
+    def _waited(self, pause_s: float | None) -> bool:
+        if pause_s is None:
             return False
-        self._debug(f"* again in {pause:.2g} s")
-        self._sleep(pause)
+        self.note(f"* again in {pause_s:.2g} s")
+        self._sleep(pause_s)
         return True
 
     def _send_once(self, request: HttpRequest) -> HttpResponse:
-        from urllib3.exceptions import HTTPError, ProxySchemeUnsupported
-
+        netloc = split_url(request.url).netloc
         self._check_scheme(request.url)
         for line in described(request):
-            self._debug(line)
-        pool = self._pool(proxy_for(request.url, self._environ), secure=request.url.startswith("https:"))
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **request.headers}
-        body = request.open_body() if request.open_body is not None else None
-        if body is not None or request.method in ("POST", "PUT", "PATCH"):
-            headers["Content-Length"] = str(request.body_size)
-        try:
-            raw = pool.urlopen(
-                request.method,
-                request.url,
-                body=_chunks(body) if body is not None else None,
-                headers=headers,
-                timeout=self._timeout(sends=body is not None),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except (HTTPError, ProxySchemeUnsupported) as error:
-            raise translated(error, request.url) from error
-        finally:
-            if body is not None:
-                body.close()
-        response = HttpResponse(raw.status, raw.headers, _Body(raw, request.url), url=request.url)
-        self._debug(f"< {response.status} {shown(request.url)}")
+            self.note(line)
+        status, headers, body = self._opened().exchange(
+            request,
+            self.settings(netloc),
+            connect_timeout_s=self._timeouts[0],
+            read_timeout_s=self._timeouts[1],
+        )
+        self._reached.add(netloc)
+        response = HttpResponse(status, headers, body, url=request.url)
+        self.note(f"< {response.status} {shown(request.url)}")
         return response
 
-    def _timeout(self, *, sends: bool) -> Any:
-        """urllib3's: its time for connecting is that for each piece of a body too, which a busy disk there holds up."""
-        import urllib3
+    def _opened(self) -> Connections:
+        with self._lock:
+            if os.getpid() not in self._connections:
+                from .connections import Connections
 
-        connect_s, read_s = self._timeouts
-        return urllib3.Timeout(connect=max(connect_s, read_s) if sends else connect_s, read=read_s)
+                self._connections[os.getpid()] = Connections(self._environ)
+            return self._connections[os.getpid()]
 
     def _check_scheme(self, url: str) -> None:
         parts = split_url(url)
         host = parts.hostname or ""
-        if parts.scheme == "https" or (parts.scheme == "http" and (self.plain_http or is_loopback(host))):
+        if parts.scheme == "https" or (parts.scheme == "http" and self._may_be_plain(parts.netloc)):
             return
         if parts.scheme == "http":
             raise InvalidInput(
                 f"plain http to {host} is not allowed",
                 code="plain-http",
                 context="whoever sits between could read the password and change the answer",
-                hint="add --plain-http if that network is yours",
+                hint="if that network is yours, add --plain-http, or call it insecure in registries.toml",
             )
         raise InvalidInput(f"not an http address: {shown(url)}", code="address-invalid")
 
-    def _pool(self, proxy: str | None, *, secure: bool) -> Any:  # urllib3 must not be imported for its types alone
-        key = (os.getpid(), proxy, secure)
-        with self._lock:
-            if key not in self._pools:
-                self._pools[key] = self._make_pool(proxy, secure)
-            return self._pools[key]
-
-    def _make_pool(self, proxy: str | None, secure: bool) -> Any:
-        import urllib3
-
-        settings: dict[str, Any] = {"maxsize": 8, "retries": False, "blocksize": CHUNK}
-        if secure:
-            self._tls = self._tls or trusted_context(self._environ)
-            settings["ssl_context"] = self._tls
-        if proxy is None:
-            return urllib3.PoolManager(**settings)
-        parts = split_url(proxy)
-        if parts.username is not None:
-            secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            settings["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
-        try:
-            return urllib3.ProxyManager(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", **settings)
-        except (urllib3.exceptions.HTTPError, urllib3.exceptions.ProxySchemeUnsupported) as error:
-            raise translated(error, proxy) from error
-
-
-class _Body:
-    """A response's bytes from urllib3, its errors made ours."""
-
-    def __init__(self, raw: Any, url: str) -> None:
-        self._raw = raw
-        self._url = url
-
-    def read(self, count: int, /) -> bytes:
-        from urllib3.exceptions import HTTPError
-
-        try:
-            data: bytes = self._raw.read(count, decode_content=False)
-        except HTTPError as error:
-            self.close()
-            raise translated(error, self._url) from error
-        if not data:
-            self._raw.release_conn()
-        return data
-
-    def close(self) -> None:
-        self._raw.close()
+    def _may_be_plain(self, netloc: str) -> bool:
+        if self.plain_http or is_loopback(split_url(f"http://{netloc}").hostname or ""):
+            return True
+        settings = self.settings(netloc)
+        return settings.scheme == "http" or (settings.insecure and not settings.scheme)
 
 
 def redirected(request: HttpRequest, response: HttpResponse) -> HttpRequest | None:
@@ -301,43 +229,15 @@ def redirected(request: HttpRequest, response: HttpResponse) -> HttpRequest | No
     if response.status not in _REDIRECTS or not location:
         return None
     target = join_url(request.url, location)
-    here, there = split_url(request.url), split_url(target)
-    if there.scheme not in ("http", "https") or is_downgrade(request.url, target):
+    if split_url(target).scheme not in ("http", "https") or is_downgrade(request.url, target):
         return None
     onward = msgspec.structs.replace(request, url=target)
-    if (here.scheme, here.netloc) != (there.scheme, there.netloc):
+    if not is_same_host(request.url, target):
         onward = onward.without_header("Authorization").without_header("Cookie")
     if response.status == 303 or (response.status in (301, 302) and request.method == "POST"):
         method = "HEAD" if request.method == "HEAD" else "GET"
         onward = msgspec.structs.replace(onward.without_header("Content-Type"), method=method, open_body=None)
     return onward
-
-
-def retry_after(response: HttpResponse) -> float | None:
-    """Seconds that the peer asks us to wait, when it says so. Source: RFC 9110 10.2.3."""
-    text = response.headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    if text.isdecimal():
-        return float(text[:9])
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def translated(error: Exception, url: str) -> Error:
-    """Our error for one of urllib3's."""
-    fault = FAULTS.get(type(error).__name__, _OURS)
-    host = split_url(url).netloc.rpartition("@")[2]
-    return fault.kind(f"{host}: {fault.what}", code=fault.code, context=_reason(error), hint=fault.hint)
-
-
-def is_passing(error: Unavailable) -> bool:
-    """Whether another attempt may fare better."""
-    return any(fault.passing and fault.code == error.code for fault in FAULTS.values())
 
 
 def described(request: HttpRequest) -> Iterator[str]:
@@ -356,36 +256,3 @@ def shown(url: str) -> str:
     )
     query = "&".join(words)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?{query}" if query else "")
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause's text: urllib3 wraps it, and puts its own object's representation before it."""
-    inner = [error.__cause__, getattr(error, "reason", None), *error.args]
-    for cause in inner:
-        if isinstance(cause, BaseException) and cause is not error:
-            return _reason(cause)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error)
-    return text.split(": ", 1)[1] if text.startswith(("<", "HTTP")) and ": " in text else text
-
-
-def _chunks(body: BinaryIO) -> Iterator[bytes]:
-    while part := body.read(CHUNK):
-        yield part
-
-
-def trusted_context(environ: Mapping[str, str]) -> Any:
-    """An SSLContext with the system's CAs, or those that SSL_CERT_FILE and SSL_CERT_DIR name. Costs 25 ms."""
-    import ssl
-
-    cafile, capath = environ.get("SSL_CERT_FILE") or None, environ.get("SSL_CERT_DIR") or None
-    try:
-        return ssl.create_default_context(cafile=cafile, capath=capath)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidInput(
-            f"cannot read the certificates of {cafile or capath}",
-            code="ca-file-invalid",
-            context=str(error),
-            hint="SSL_CERT_FILE and SSL_CERT_DIR name CA certificates in PEM form",
-        ) from error
