@@ -12,7 +12,7 @@ import os
 import sys
 from hashlib import sha256
 
-_INPUT = 1 << 17  # bytes a read
+_INPUT = 1 << 18  # bytes a read
 _OUTPUT = 1 << 20  # bytes a call gives at most
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import Corrupt
 from . import pax
 from .entry import NO_XATTRS, PATH_LIMIT, Entry, Kind, clean_path
-from .header import BLOCK, device, header_name, number, verify, with_prefix
+from .header import BLOCK, Plain, device, header_name, number, verify, with_prefix
 from .pax import damaged
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20  # bytes a read of the stream
 _ZERO = bytes(BLOCK)
-#: The common form of mode, uid, gid, size, mtime and checksum: octal digits and one terminator each.
-_OCTAL = re.compile(
-    rb"([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})[\0 ]{2}", re.DOTALL
-)
 _KINDS: dict[int, Kind] = {
     ord("0"): "file",
     0: "file",
@@ -41,6 +37,10 @@ _KINDS: dict[int, Kind] = {
     ord("D"): "folder",  # GNU incremental dump; its data is a list of names
     ord("6"): "fifo",
 }
+_PLAIN_KINDS: dict[int, Kind] = {flag: _KINDS[flag] for flag in b"0125\0"}
+_QUICK = frozenset(b"05")
+#: Names that need no cleaning.
+_CLEAN = re.compile(rb"[^/.\0][^/\0]{0,254}(?:/[^/.\0][^/\0]{0,254})*")
 _EXTENDED = frozenset(b"xgXLKV")  # headers that are no entry of their own
 _UID_LIMIT = (1 << 32) - 2  # the all-ones id means «leave as it is» to chown
 _SIZE_LIMIT = 1 << 62  # bytes
@@ -71,6 +71,7 @@ class ArchiveReader:
         self._padding = 0
         self._entry: Entry | None = None
         self._ended = False
+        self._numbers = Plain().numbers
         #: Records of global extended headers so far.
         self._defaults: dict[bytes, bytes] = {}
 
@@ -84,6 +85,14 @@ class ArchiveReader:
 
     def __next__(self) -> Entry:
         skip = self._left + self._padding
+        at = self._at + skip
+        head = self._buffer[at : at + BLOCK]
+        if len(head) == BLOCK and head[156] in _QUICK and not self._defaults:  # most headers, with fewer calls
+            self._at = at + BLOCK
+            self._entry = quick = self._plain(head, head[156])
+            if quick.path or quick.kind == "folder":
+                return quick
+            skip = self._left + self._padding
         if skip:
             self._skip(skip)
         while not self._ended:
@@ -162,39 +171,29 @@ class ArchiveReader:
         self._at = at + 2 * BLOCK
         return self._plain(head, head[156], mtime)
 
-    def _plain(self, block: bytes, flag: int, timed: bytes = b"") -> Entry | None:
+    def _plain(self, block: bytes, flag: int, timed: bytes = b"") -> Entry:
         """The entry of a header that nothing extends but *timed*: nearly all of them, so this is kept short."""
-        kind = _KINDS.get(flag)
-        match = _OCTAL.match(block, 100)
-        if kind is None or flag == 83 or match is None:  # 83: S
+        kind, numbers = _PLAIN_KINDS.get(flag), self._numbers(block)
+        end = block.find(b"\0", 0, 100)
+        name = block[: end if end >= 0 else 100]
+        if kind is None or numbers is None or (kind == "file" and name[-1:] == b"/"):  # v7's way to say folder
             return self._build(block, [(b"mtime", timed)] if timed else [])
-        mode, uid, gid, size, mtime, checksum = match.groups()
-        verify(block, int(checksum, 8), self.position)
-        name, _, _ = block[:100].partition(b"\0")
+        mode, uid, gid, length, mtime = numbers
         if block[345] and block[257:263] == b"ustar\0":
             name = with_prefix(block, name)
-        if kind == "file":
-            if name[-1:] == b"/":  # v7 had no other way to say folder
-                kind = "folder"
-            length = int(size, 8)
-        else:
-            length = 0
-        if flag in b"34D" or (kind == "folder" and flag in b"07\0"):
-            return self._build(block, [(b"mtime", timed)] if timed else [])
-        path = _clean(name)
-        offset = self._base + self._at
-        self._left = length
-        self._padding = -length & 511
+        if kind != "file":
+            length = 0  # links and folders have no data, whatever they say
+        self._left, self._padding = length, -length & 511
         return Entry(
-            path=path,
+            path=name if _CLEAN.fullmatch(name) else _clean(name),
             kind=kind,
-            mode=int(mode, 8) & 0o7777,
-            uid=int(uid, 8),
-            gid=int(gid, 8),
-            mtime_ns=pax.time_ns(timed) if timed else int(mtime, 8) * 1_000_000_000,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            mtime_ns=pax.time_ns(timed) if timed else mtime * 1_000_000_000,
             size=length,
-            linkname=_linkname(kind, block[157:257].partition(b"\0")[0]) if flag in b"12" else b"",
-            offset=offset,
+            linkname=b"" if flag == 48 or flag == 53 else _linkname(kind, block[157:257].partition(b"\0")[0]),
+            offset=self._base + self._at,
             stored=length,
         )
 

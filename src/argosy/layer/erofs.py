@@ -90,16 +90,21 @@ class IndexBuilder:
         if folder is not self._turn:
             self._loose.turn_ends(self._turn, self._inodes)
             self._turn = folder
-        if kind == "hardlink":
+        if kind == "file":
+            child = self._file(entry, read) << 3 | form.REGULAR
+        elif kind == "hardlink":
             self._link(entry, folder, name)
+            return
         elif kind == "character" and not entry.major and not entry.minor:
             self._hide(folder, name)  # overlayfs takes it for a whiteout, so it is one
+            return
         else:
-            child = (self._file(entry, read) if kind == "file" else self._special(entry)) << 3 | _TYPES[kind]
-            old = folder.children.get(name)
-            if old is not None:
-                self._forget(old)
-            folder.children[name] = child
+            child = self._special(entry) << 3 | _TYPES[kind]
+        children = folder.children
+        old = children.get(name)
+        if old is not None:
+            self._forget(old)
+        children[name] = child
 
     def _mark(self, kind: str, path: bytes) -> None:
         if kind == "opaque":
@@ -199,12 +204,15 @@ class IndexBuilder:
         if (entry.offset + entry.stored) >> form.BLOCK_BITS >= form.MOST_BLOCKS:
             raise _too_large(f"{entry.offset + entry.stored} bytes of archive, EROFS can refer to 2 TiB")
         if not entry.xattrs and entry.extents is None and 0 < size <= _LARGEST_PLAIN:
-            mode, uid, gid, block = entry.mode, entry.uid, entry.gid, entry.offset >> form.BLOCK_BITS
-            return self._append(
-                form.plain_file(
-                    mode, uid, gid, entry.mtime_ns, number=self._inodes, size=size, device=_TAR, block=block
-                )
+            pending = self._pending
+            nid = (self._written + len(pending)) // form.SLOT
+            block = entry.offset >> form.BLOCK_BITS
+            pending += form.plain_file(
+                entry.mode, entry.uid, entry.gid, entry.mtime_ns, self._inodes, size, _TAR, block
             )
+            if len(pending) > _FLUSH:
+                self._flush()
+            return nid
         xattrs = form.inline_xattrs(form.xattr_entries(entry.xattrs))
         if not size:
             return self._append(form.inode(form.REGULAR, _owner(entry), number=self._inodes, xattrs=xattrs))
@@ -354,7 +362,7 @@ class IndexBuilder:
         self._root.nid = form.ROOT_NID
         for folder, _ in folders[1:]:
             blocks, used = form.directory_sizes(sorted([b".", b"..", *folder.children]))
-            folder.pack()
+            self._loose.tidy(folder)
             xattrs = form.inline_xattrs(_folder_xattrs(folder))
             place = form.place(position, form.INODE_SIZE + len(xattrs), (blocks - 1) * form.BLOCK + used)
             folder.nid, folder.place, position = place.inode // form.SLOT, place, place.end
@@ -364,7 +372,7 @@ class IndexBuilder:
         self._inodes += 1
         xattrs = form.inline_xattrs(_folder_xattrs(folder))
         self._place(form.DIRECTORY, folder.owner, folder.place, _data_of(folder, above), xattrs, _links_of(folder))
-        folder.forget_leaves()
+        self._loose.tidy(folder)
 
     def _write_root(self) -> bytes:
         """Write what belongs to the root; returns its inode, which has a fixed place at the start."""

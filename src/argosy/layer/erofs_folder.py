@@ -63,11 +63,6 @@ class Folder:
             self._children = dict(self.folders())
             self._names, self._values = b"\0".join(leaves), array("Q", leaves.values())
 
-    def forget_leaves(self) -> None:
-        """It has been written: only the folders in it are still of interest."""
-        self._names = self._values = None
-        self._children = dict(self.folders())
-
 
 class Loose:
     """The folders that are not packed, the one that was filled last at the end."""
@@ -78,6 +73,7 @@ class Loose:
         self._folders: dict[Folder, int] = {}
         self._count = 0
         self._packed = 0
+        self._entries = 0
 
     def turn_ends(self, folder: Folder, entries: int) -> None:
         """Another folder's turn has come; *entries* have been added in all. Packs what lies longest, if there is much.
@@ -85,6 +81,7 @@ class Loose:
         An archive that jumps to and fro between large folders would have them packed and
         unpacked for ever; so packing ends when it has cost more than reading the archive.
         """
+        self._entries = entries
         self._count += len(folder) - self._folders.pop(folder, 0)
         self._folders[folder] = len(folder)
         while self._count > self._most and self._packed <= 4 * entries:
@@ -93,3 +90,8 @@ class Loose:
             self._count -= size
             self._packed += size
             oldest.pack()
+
+    def tidy(self, folder: Folder) -> None:
+        """*folder* was looked at once more, when all had been added; nothing to gain where there are few entries."""
+        if self._entries > self._most:
+            folder.pack()

@@ -51,8 +51,8 @@ _DEVICE = struct.Struct("<64sII56x")
 _INODE = struct.Struct("<HHHHQIIIIqII16x")
 INODE_SIZE = _INODE.size
 _CHUNK = struct.Struct("<HHI")
-#: An inode and the one chunk that most files have.
-_FILE = struct.Struct("<HHHHQIIIIqII16xHHI")
+#: An inode and the one chunk that most files have, up to the next slot.
+_FILE = struct.Struct("<HHHHQIIIIqII16xHHI24x")
 _DIRENT = struct.Struct("<QHBB")
 _XATTR_HEADER = struct.Struct("<IB7x")
 _XATTR = struct.Struct("<BBH")
@@ -145,10 +145,8 @@ LINKS_OFFSET = 44
 LINKS = struct.Struct("<I")
 
 
-def plain_file(
-    mode: int, uid: int, gid: int, mtime_ns: int, *, number: int, size: int, device: int, block: int
-) -> bytes:
-    """A file without xattrs that lies in one piece on *device*; at most 1 TiB, not empty."""
+def plain_file(mode: int, uid: int, gid: int, mtime_ns: int, number: int, size: int, device: int, block: int) -> bytes:
+    """A file without xattrs that lies in one piece on *device*; at most 1 TiB, not empty. Whole slots."""
     bits = max((size - 1).bit_length() - BLOCK_BITS, 0)
     seconds, ns = divmod(mtime_ns, _NS)
     return _FILE.pack(

@@ -259,7 +259,10 @@ def _try_overlay(scratch: str, name: str, userxattr: bool) -> None:
     for file in ("changed", "deleted"):
         with open(os.path.join(lower, file), "w") as stream:
             stream.write("below")
-    mounts.Overlay(lowers=(lower,), upper=upper, work=work, target=target, userxattr=userxattr).execute()
+    # volatile: an unmount would otherwise wait until all that is dirty on this file system has been written.
+    mounts.Overlay(
+        lowers=(lower,), upper=upper, work=work, target=target, userxattr=userxattr, options=("volatile",)
+    ).execute()
     with open(os.path.join(target, "changed"), "a") as stream:
         stream.write(" and above")
     os.unlink(os.path.join(target, "deleted"))

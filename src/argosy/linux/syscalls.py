@@ -70,6 +70,9 @@ MOUNT_ATTR_IDMAP = 0x00100000
 # renameat2(2)
 RENAME_NOREPLACE = 1
 
+# mallopt(3)
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
 # prctl(2)
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -268,6 +271,18 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     if result < 0:
         _raise()
     return result
+
+
+def keep_memory(largest: int, most: int) -> None:
+    """Have freed memory used again: blocks of up to *largest* bytes (at most 32 MiB), as long as *most* lie unused.
+
+    Otherwise glibc gives each large block back to the kernel, whose next one must be zeroed
+    page by page. C libraries without mallopt are left as they are.
+    """
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, largest)
+        mallopt(M_TRIM_THRESHOLD, most)
 
 
 def capget(pid: int = 0) -> frozenset[str]:

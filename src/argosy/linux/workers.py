@@ -30,6 +30,8 @@ Item = TypeVar("Item")
 
 _LENGTH = struct.Struct("<I")
 _READ = 1 << 16  # bytes a read of a pipe
+_LARGEST_BLOCK = 1 << 25  # bytes; workers pass blocks of up to a megabyte from thread to thread
+_MOST_UNUSED = 1 << 26
 
 
 def run_workers(work: Callable[[Item, Tell], None], items: Sequence[Item], count: int, told: Tell) -> None:
@@ -169,6 +171,7 @@ class _Worker:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the parent, which then ends us
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            syscalls.keep_memory(_LARGEST_BLOCK, _MOST_UNUSED)
             if os.getppid() == parent:
                 self.forget()
                 labour()

@@ -6,6 +6,7 @@ The threads here only move bytes; whoever reads the assembly does so meanwhile.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Bytes that one request asks for. A request costs a round trip and often a redirect: at 100 MB/s and 50 ms, a seventh.
 PIECE = 32 * 2**20
+_LEAST, _MOST = 1 << 16, 1 << 20  # bytes a read
+_QUICK_S, _SLOW_S = 0.01, 0.2
 _FAREWELL_S = 2.0  # for threads that sit in a stalled connection; they end with the process
 
 
@@ -111,13 +114,15 @@ class _Fetch:
                 with self._guard:
                     self._left.clear()
                 stream.extend(self._descriptor.size)
-            writer = self._assembly.writer(start)
+            writer, size, began = self._assembly.writer(start), CHUNK, time.monotonic()
             try:
-                while data := stream.read(CHUNK):
+                while data := stream.read(size):
                     self._go_on()
                     writer.write(data)
                     with self._guard:
                         self._advanced(len(data))
+                    now = time.monotonic()
+                    size, began = sized(size, now - began), now
             finally:
                 writer.close()
 
@@ -125,6 +130,13 @@ class _Fetch:
         if self._stopped:
             raise Cancelled("the transfer was stopped", code="cancelled")
         self._check()
+
+
+def sized(size: int, took_s: float) -> int:
+    """How many bytes to read next, when *size* bytes took so long: calls cost time, and news should be fresh. Pure."""
+    if took_s < _QUICK_S:
+        return min(size * 2, _MOST)
+    return max(size // 2, _LEAST) if took_s > _SLOW_S else size
 
 
 def pieces(missing: list[Range], size: int) -> deque[Range]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 LIMIT = 4  # at once; more make a registry refuse us and a disk seek
-_FEWEST = 3  # processes on a machine with fewer cores: one waits for the network now and then
+_FEWEST = 4  # processes on a machine with fewer cores: one waits for the network now and then
 _LOOK_S = 0.1  # how soon the failure of one thread is noticed while we wait for another
 _FAREWELL_S = 2.0  # how long we wait for threads that sit in a stalled connection; they end with the process
 
