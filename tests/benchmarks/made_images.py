@@ -17,17 +17,19 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
+from argosy.errors import Unavailable
 from argosy.layer.archive import entries
 from argosy.layer.compression import decompressed
 from argosy.layer.diff import tree_entries, write_entries
 from argosy.layer.entry import Entry
 from argosy.layer.writer import ArchiveWriter
+from argosy.linux.files import locked
 from argosy.oci.descriptor import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.image import Image
@@ -84,8 +86,11 @@ class Served(NamedTuple):
 
 @contextmanager
 def served(*images: Made, by: str = "argosy") -> Iterator[Served]:
-    """*images*, made if they are not there, in our own registry or (*by* "docker") in Debian's docker-registry."""
-    with running_registry(cache() / "registry", expected_stderr=None) as ours:
+    """*images*, made if they are not there, in our own registry or (*by* "docker") in Debian's docker-registry.
+
+    One benchmark at a time: what drops the caches of one, spoils another.
+    """
+    with _alone(), running_registry(cache() / "registry", expected_stderr=None) as ours:
         for image in images:
             if _document(ours.address, image) is None:
                 print(f"making {image.about}; once, kept in {cache()}", flush=True)
@@ -98,6 +103,19 @@ def served(*images: Made, by: str = "argosy") -> Iterator[Served]:
                 if _document(address, image) is None:
                     _copy_image(f"docker://{ours.address}/{image.name}", f"docker://{address}/{image.name}")
             yield Served(address, _file_of_docker_registry)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    cache().mkdir(parents=True, exist_ok=True)
+    lock = cache() / "lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, timeout_s=0))
+        except Unavailable:
+            print("another benchmark runs on this machine; waiting for its end", flush=True)
+            stack.enter_context(locked(lock))
+        yield
 
 
 def _file_of_docker_registry(digest: Digest) -> Path:
