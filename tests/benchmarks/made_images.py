@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -32,7 +33,7 @@ from argosy.layer.writer import ArchiveWriter
 from argosy.linux.files import locked
 from argosy.oci.descriptor import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
-from argosy.oci.image import Image
+from argosy.oci.image import Image, Layer
 from argosy.oci.manifest import Manifest, encode_manifest
 from argosy.oci.platform import Platform
 from argosy.oci.reference import Reference
@@ -255,12 +256,12 @@ def _cuda_layers(work: Path) -> list[Callable[[Sink], None]]:
     _run((ARGOSY, "--root", str(store), "catalog", "build", "-q", "--without-math", name))
     blobs = BlobStore(store)
     image = Image(RefStore(store).get(Reference.parse(name)).manifest, blobs)
-    layers = [lambda out, layer=layer: _copy(decompressed(layer.open()), out) for layer in image.layers]
+    layers = [partial(_copy_layer, layer) for layer in image.layers]
     for number, packages in enumerate((PACKAGES, [LARGE_PACKAGE])):
         folder = work / f"pip{number}"
         target = folder / "usr/local/lib/python3/dist-packages"
         _run((sys.executable, "-m", "pip", "install", "-qq", "--no-cache-dir", "--target", str(target), *packages))
-        layers.append(lambda out, folder=folder: _write_tree(folder, out))
+        layers.append(partial(_write_tree, folder))
     return layers
 
 
@@ -268,8 +269,8 @@ def _run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def _copy(stream: BinaryIO, out: Sink) -> None:
-    with stream:
+def _copy_layer(layer: Layer, out: Sink) -> None:
+    with decompressed(layer.open()) as stream:
         while data := stream.read(_CHUNK):
             out.write(data)
 
@@ -289,7 +290,7 @@ def _write_tree(folder: Path, out: Sink) -> None:
 def _small_layers(work: Path) -> list[Callable[[Sink], None]]:
     """Four layers of 25,000 pieces of Python's own sources, 0.5 to 5 kB each."""
     text = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))
-    return [lambda out, number=number: _write_pieces(text, number, out) for number in range(4)]
+    return [partial(_write_pieces, text, number) for number in range(4)]
 
 
 def _write_pieces(text: bytes, number: int, out: Sink) -> None:
@@ -306,14 +307,14 @@ def _write_pieces(text: bytes, number: int, out: Sink) -> None:
                 archive.add(entry, text[at : at + size])
 
 
-def _empty_layers(work: Path) -> list[Callable[[Sink], None]]:
-    return [_write_empty]
+def _empty_layers(count: int) -> Callable[[Path], list[Callable[[Sink], None]]]:
+    return lambda work: [partial(_write_empty, f"srv{number}") for number in range(count)]
 
 
-def _write_empty(out: Sink) -> None:
+def _write_empty(top: str, out: Sink) -> None:
     with ArchiveWriter(out) as archive:
         for folder in range(1000):
-            above = f"srv/{folder:03}"
+            above = f"{top}/{folder:03}"
             archive.add(Entry(path=above.encode(), kind="folder", mode=0o755, mtime_ns=MTIME * _NS))
             for file in range(1000):
                 path = f"{above}/{file:03}".encode()
@@ -322,4 +323,7 @@ def _write_empty(out: Sink) -> None:
 
 CUDA = Made(name="bench/cuda:1", about="a CUDA and Python image", layers=_cuda_layers)
 SMALL = Made(name="bench/small:1", about="an image of 100,000 small files", layers=_small_layers)
-EMPTY = Made(name="bench/empty:1", about="a layer of 1,000,000 empty files", layers=_empty_layers)
+EMPTY = Made(name="bench/empty:1", about="a layer of 1,000,000 empty files", layers=_empty_layers(1))
+EMPTY_TWICE = Made(
+    name="bench/empty-twice:1", about="two layers of 1,000,000 empty files each", layers=_empty_layers(2)
+)
