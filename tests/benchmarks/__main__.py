@@ -36,6 +36,8 @@ PARTS: dict[str, Callable[[Path, Options], Iterator[bool]]] = {
     "removing": removing.main,
     "inspecting": inspecting.main,
 }
+#: Those that drop caches, enter mount namespaces or start a daemon.
+NEEDS_ROOT = frozenset({"pulling", "removing"})
 #: Programs that scripts/setup unpacks rather than installs; the machine's own come first.
 PEERS = Path(__file__).resolve().parents[2] / ".tools/peers/usr"
 
@@ -54,6 +56,9 @@ def main() -> int:
     reached: list[bool] = []
     try:
         for part in parts or PARTS:
+            if part in NEEDS_ROOT and os.geteuid() != 0:
+                print(f"without {part}: it needs root\n")
+                continue
             reached += PARTS[part](folder, options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,20 +17,23 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
+from argosy.errors import Unavailable
 from argosy.layer.archive import entries
 from argosy.layer.compression import decompressed
 from argosy.layer.diff import tree_entries, write_entries
 from argosy.layer.entry import Entry
 from argosy.layer.writer import ArchiveWriter
+from argosy.linux.files import locked
 from argosy.oci.descriptor import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
-from argosy.oci.image import Image
+from argosy.oci.image import Image, Layer
 from argosy.oci.manifest import Manifest, encode_manifest
 from argosy.oci.platform import Platform
 from argosy.oci.reference import Reference
@@ -84,8 +87,11 @@ class Served(NamedTuple):
 
 @contextmanager
 def served(*images: Made, by: str = "argosy") -> Iterator[Served]:
-    """*images*, made if they are not there, in our own registry or (*by* "docker") in Debian's docker-registry."""
-    with running_registry(cache() / "registry", expected_stderr=None) as ours:
+    """*images*, made if they are not there, in our own registry or (*by* "docker") in Debian's docker-registry.
+
+    One benchmark at a time: what drops the caches of one, spoils another.
+    """
+    with _alone(), running_registry(cache() / "registry", expected_stderr=None) as ours:
         for image in images:
             if _document(ours.address, image) is None:
                 print(f"making {image.about}; once, kept in {cache()}", flush=True)
@@ -98,6 +104,19 @@ def served(*images: Made, by: str = "argosy") -> Iterator[Served]:
                 if _document(address, image) is None:
                     _copy_image(f"docker://{ours.address}/{image.name}", f"docker://{address}/{image.name}")
             yield Served(address, _file_of_docker_registry)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    cache().mkdir(parents=True, exist_ok=True)
+    lock = cache() / "lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock, timeout_s=0))
+        except Unavailable:
+            print("another benchmark runs on this machine; waiting for its end", flush=True)
+            stack.enter_context(locked(lock))
+        yield
 
 
 def _file_of_docker_registry(digest: Digest) -> Path:
@@ -237,12 +256,12 @@ def _cuda_layers(work: Path) -> list[Callable[[Sink], None]]:
     _run((ARGOSY, "--root", str(store), "catalog", "build", "-q", "--without-math", name))
     blobs = BlobStore(store)
     image = Image(RefStore(store).get(Reference.parse(name)).manifest, blobs)
-    layers = [lambda out, layer=layer: _copy(decompressed(layer.open()), out) for layer in image.layers]
+    layers = [partial(_copy_layer, layer) for layer in image.layers]
     for number, packages in enumerate((PACKAGES, [LARGE_PACKAGE])):
         folder = work / f"pip{number}"
         target = folder / "usr/local/lib/python3/dist-packages"
         _run((sys.executable, "-m", "pip", "install", "-qq", "--no-cache-dir", "--target", str(target), *packages))
-        layers.append(lambda out, folder=folder: _write_tree(folder, out))
+        layers.append(partial(_write_tree, folder))
     return layers
 
 
@@ -250,8 +269,8 @@ def _run(command: Sequence[str]) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
-def _copy(stream: BinaryIO, out: Sink) -> None:
-    with stream:
+def _copy_layer(layer: Layer, out: Sink) -> None:
+    with decompressed(layer.open()) as stream:
         while data := stream.read(_CHUNK):
             out.write(data)
 
@@ -271,7 +290,7 @@ def _write_tree(folder: Path, out: Sink) -> None:
 def _small_layers(work: Path) -> list[Callable[[Sink], None]]:
     """Four layers of 25,000 pieces of Python's own sources, 0.5 to 5 kB each."""
     text = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py")))
-    return [lambda out, number=number: _write_pieces(text, number, out) for number in range(4)]
+    return [partial(_write_pieces, text, number) for number in range(4)]
 
 
 def _write_pieces(text: bytes, number: int, out: Sink) -> None:
@@ -288,14 +307,14 @@ def _write_pieces(text: bytes, number: int, out: Sink) -> None:
                 archive.add(entry, text[at : at + size])
 
 
-def _empty_layers(work: Path) -> list[Callable[[Sink], None]]:
-    return [_write_empty]
+def _empty_layers(count: int) -> Callable[[Path], list[Callable[[Sink], None]]]:
+    return lambda work: [partial(_write_empty, f"srv{number}") for number in range(count)]
 
 
-def _write_empty(out: Sink) -> None:
+def _write_empty(top: str, out: Sink) -> None:
     with ArchiveWriter(out) as archive:
         for folder in range(1000):
-            above = f"srv/{folder:03}"
+            above = f"{top}/{folder:03}"
             archive.add(Entry(path=above.encode(), kind="folder", mode=0o755, mtime_ns=MTIME * _NS))
             for file in range(1000):
                 path = f"{above}/{file:03}".encode()
@@ -304,4 +323,7 @@ def _write_empty(out: Sink) -> None:
 
 CUDA = Made(name="bench/cuda:1", about="a CUDA and Python image", layers=_cuda_layers)
 SMALL = Made(name="bench/small:1", about="an image of 100,000 small files", layers=_small_layers)
-EMPTY = Made(name="bench/empty:1", about="a layer of 1,000,000 empty files", layers=_empty_layers)
+EMPTY = Made(name="bench/empty:1", about="a layer of 1,000,000 empty files", layers=_empty_layers(1))
+EMPTY_TWICE = Made(
+    name="bench/empty-twice:1", about="two layers of 1,000,000 empty files each", layers=_empty_layers(2)
+)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .figures import Options
 
 LIMIT_MB = 200
-IMAGES = (made_images.CUDA, made_images.SMALL, made_images.EMPTY)
+IMAGES = (made_images.CUDA, made_images.SMALL, made_images.EMPTY, made_images.EMPTY_TWICE)
 _PAUSE_S = 0.01  # between two looks, each of which takes about a millisecond a process
 
 
