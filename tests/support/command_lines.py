@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from argosy.cli import commands, load
+from argosy.cli import commands, load_verb
 from argosy.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SHELL = frozenset(["|", "||", ">", "<", ";", "&", "&&"])
 
 def parser_of(verb: str) -> Parser:
     parser = Parser(prog=f"argosy {verb}", description=commands.help_line(verb))
-    load(verb).add_arguments(parser)
+    load_verb(verb).add_arguments(parser)
     return parser
 
 

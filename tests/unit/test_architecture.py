@@ -25,7 +25,7 @@ ROWS = (
     {"oci"},
     {"linux"},
     {"layer", "store", "remote", "gpu", "runtime", "bundle"},
-    {"snapshots", "catalog", "build"},
+    {"snapshots", "archives", "catalog", "build"},
     {"ops"},
     {"cli", "registry"},
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import argosy
-from argosy.cli import commands, load, main
+from argosy.cli import commands, load_verb, main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def test_every_verb_of_a_group_exists() -> None:
 
 @pytest.mark.parametrize("verb", [*commands.VERBS, *commands.HIDDEN])
 def test_every_verb_offers_its_two_functions(verb: str) -> None:
-    module = load(verb)
+    module = load_verb(verb)
     assert callable(module.add_arguments)
     assert callable(module.main)
 

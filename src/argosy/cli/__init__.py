@@ -162,7 +162,7 @@ def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[
     from .host import Host
     from .parser import Finished, Parser
 
-    module = load(verb)
+    module = load_verb(verb)
     parser = Parser(prog=f"argosy {verb}", description=commands.help_line(verb))
     module.add_arguments(parser)
     try:
@@ -175,7 +175,7 @@ def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[
     return module.main(args, Host(settings, environ))
 
 
-def load(verb: str) -> Verb:
+def load_verb(verb: str) -> Verb:
     """The module of *verb*, imported."""
     name = commands.HIDDEN.get(verb) or commands.VERBS[verb]
     module: Verb = __import__(f"{__name__}.{name}", fromlist=("main",))

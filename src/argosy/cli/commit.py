@@ -24,6 +24,7 @@ _EXAMPLES = """\
 examples:
   argosy commit work lab/mycuda:26.11
   argosy commit -a Ana -m 'vectorAdd compiled' work lab/vectoradd
+  argosy commit -c 'ENV STAGE=test' -c 'CMD ["/srv/serve"]' work lab/serve
 """
 
 
@@ -37,6 +38,14 @@ def add_arguments(parser: Parser) -> None:
         help="name of the new image (default: none, it is listed as <none>)",
     )
     parser.add_argument("-a", "--author", metavar="TEXT", default="", help="who made the change")
+    parser.add_argument(
+        "-c",
+        "--change",
+        action="append",
+        default=[],
+        metavar="INSTRUCTION",
+        help="apply an instruction of a Dockerfile, as in 'CMD [\"sh\"]'; may be repeated",
+    )
     parser.add_argument("-m", "--message", metavar="TEXT", default="", help="what was changed; argosy history shows it")
 
 
@@ -63,6 +72,7 @@ def main(args: Namespace, host: Host) -> int:
         created=host.now(),
         author=args.author,
         message=args.message,
+        changes=args.change,
         rootless=host.rootless,
     )
     output.write(f"{image.id}\n")

@@ -70,13 +70,13 @@ def main(args: Namespace, host: Host) -> int:
 
 def all_commands() -> list[Command]:
     """Every verb with its options, subcommands after their verb."""
-    from . import load
+    from . import load_verb
     from .parser import Parser
 
     found: list[Command] = []
     for verb in commands.VERBS:
         parser = Parser(prog=f"argosy {verb}")
-        load(verb).add_arguments(parser)
+        load_verb(verb).add_arguments(parser)
         found.extend(_described(parser, (verb,), commands.help_line(verb)))
     return found
 

@@ -12,23 +12,21 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict
 from ..layer import diff
 from ..layer.sink import LayerSink
 from ..layer.writer import ArchiveWriter
 from ..linux import paths
 from ..oci.config import History
-from ..oci.descriptor import OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
+from ..oci.descriptor import OCI_LAYER_GZIP, Descriptor
 from ..oci.image import Image
-from ..oci.manifest import encode_manifest
-from ..store import gc
-from ..store.refs import Summary, untagged
+from .compose import compose
 from .execution import execution_of
-from .rootfs import image_view, workspace
+from .instructions import changed
+from .rootfs import files_at_rest, image_view, workspace
 from .unpack import ensure_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..layer.sink import LayerDigests
     from ..oci.config import ImageConfig
@@ -50,36 +48,30 @@ def commit(
     created: str,
     author: str = "",
     message: str = "",
+    changes: Iterable[str] = (),
     rootless: bool = False,
 ) -> Image:
     """Make an image of *container* (its record and its folder) and name it *reference*; gives the image.
 
     Without a reference the image is listed as <none>. A container that changed
     nothing gives an image with the same layers and one more step of history.
-    *created* is RFC 3339. The reference is set last. The process is in a private mount
-    namespace, in which the image is looked at.
+    *created* is RFC 3339; *changes* are instructions of a Dockerfile. The reference is
+    set last. The process is in a private mount namespace, in which the image is looked at.
 
-    Raises NotFound when the container's own image has lost blobs, Exhausted.
+    Raises InvalidInput (change-invalid), NotFound when the container's own image has lost blobs, Exhausted.
     """
     base = Image(container.manifest, blobs)
+    config = changed(base.config.with_(execution=execution_of(container, base.config)), changes)
     ensure_layers(base, snapshotter=snapshotter, blobs=blobs)
     with (
         workspace(folder) as place,
         image_view(snapshotter, base.config.diff_ids, place, userxattr=rootless) as (image_fd, _),
     ):
         layer = _write_layer(f"{folder}/upper", blobs, partial(_has_folder, image_fd))
-    config = _config(base.config, container, layer[1] if layer else None, created, author, message)
+    config = _with_step(config, container, layer[1] if layer else None, created, author, message)
     below = tuple(each.in_oci_terms for each in base.manifest.layers)
     layers = below if layer is None else (*below, layer[0])
-    described = blobs.put(config.raw, config.descriptor.media_type)
-    manifest = encode_manifest(described, layers)
-    image = Image(blobs.put(manifest.raw, OCI_MANIFEST), blobs)
-    ensure_layers(image, snapshotter=snapshotter, blobs=blobs)
-    size = sum(snapshotter.usage(diff_id) for diff_id in config.diff_ids)
-    summary = Summary(manifest=image.descriptor, image_id=image.id, created=created, size=size)
-    name, needs = reference or untagged(image.descriptor.digest), (*manifest.children(), image.descriptor)
-    gc.publish(name, image.descriptor, summary=summary, needs=needs, blobs=blobs, refs=refs)
-    return image
+    return compose(config, layers, reference, blobs=blobs, refs=refs, snapshotter=snapshotter)
 
 
 def _has_folder(image_fd: int, path: bytes) -> bool:
@@ -99,36 +91,24 @@ def _write_layer(
     """The upper folder as a compressed layer in the store; None when it holds no change."""
     upper_fd = paths.open_root(upper)
     try:
-        changes = list(diff.upper_entries(upper_fd, lower_has=lower_has))
-        if not changes:
-            return None
-        with blobs.ingest() as ingest:
-            sink = LayerSink(ingest)
-            with ArchiveWriter(sink) as archive:
-                diff.write_entries(archive, changes)
-            digests = sink.close()
-            return ingest.commit(media_type=OCI_LAYER_GZIP), digests
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _changed(f"{os.fsdecode(error.filename or '')!r} was there and is gone") from error
-    except Conflict as error:
-        raise _changed(error.message) from error
+        with files_at_rest():
+            changes = list(diff.upper_entries(upper_fd, lower_has=lower_has))
+            if not changes:
+                return None
+            with blobs.ingest() as ingest:
+                sink = LayerSink(ingest)
+                with ArchiveWriter(sink) as archive:
+                    diff.write_entries(archive, changes)
+                digests = sink.close()
+                return ingest.commit(media_type=OCI_LAYER_GZIP), digests
     finally:
         os.close(upper_fd)
 
 
-def _changed(what: str) -> Conflict:
-    return Conflict(
-        "the container's program changed files while they were read",
-        code="file-changed",
-        context=what,
-        hint="commit again, or when the program has ended or is at rest",
-    )
-
-
-def _config(
-    base: ImageConfig, container: Container, layer: LayerDigests | None, created: str, author: str, message: str
+def _with_step(
+    config: ImageConfig, container: Container, layer: LayerDigests | None, created: str, author: str, message: str
 ) -> ImageConfig:
-    """The image's config with what `run` was told, as Docker keeps it: variables, command, user, folder, labels."""
+    """One more step of history, and one more layer unless nothing has changed."""
     step = History(
         created=created,
         created_by=" ".join(container.command),
@@ -136,10 +116,9 @@ def _config(
         comment=message,
         empty_layer=layer is None,
     )
-    return base.with_(
-        execution=execution_of(container, base),
-        diff_ids=base.diff_ids if layer is None else (*base.diff_ids, layer.diff_id),
-        history=(*base.history, step),
+    return config.with_(
+        diff_ids=config.diff_ids if layer is None else (*config.diff_ids, layer.diff_id),
+        history=(*config.history, step),
         created=created,
         author=author or None,
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..errors import Conflict
 from ..linux import mounts, paths
 from ..oci.edits import ContainerEdits
 
@@ -82,6 +83,28 @@ def image_view(
 
 
 @contextmanager
+def container_view(
+    snapshotter: Snapshotter, diff_ids: tuple[Digest, ...], upper: str, place: str, *, userxattr: bool
+) -> Iterator[int]:
+    """A container's files, its image's and its own, read-only: a descriptor of their root.
+
+    Without what a launch generates and without volumes: those are on no disk of ours.
+    *place* is a workspace. A container that runs may write to *upper* meanwhile; what is
+    seen of that then is not defined, as the kernel says.
+    """
+    with image_view(snapshotter, diff_ids, place, userxattr=userxattr) as (_, lowers):
+        view = f"{place}/container"
+        os.mkdir(view)
+        options = _USER_OPTIONS if userxattr else _OVERLAY_OPTIONS
+        mounts.Overlay(lowers=(upper, *lowers), target=view, userxattr=userxattr, options=options).execute()
+        root_fd = paths.open_root(view)
+        try:
+            yield root_fd
+        finally:
+            os.close(root_fd)
+
+
+@contextmanager
 def mounted(
     snapshotter: Snapshotter,
     diff_ids: tuple[Digest, ...],
@@ -124,6 +147,26 @@ def mounted(
         yield RootFs(path=root, fd=root_fd, edits=edits)
     finally:
         os.close(root_fd)
+
+
+@contextmanager
+def files_at_rest() -> Iterator[None]:
+    """For reading a container's files: where its program changes them meanwhile, Conflict (file-changed) says so."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _changed(f"{os.fsdecode(error.filename or '')!r} was there and is gone") from error
+    except Conflict as error:
+        raise _changed(error.message) from error
+
+
+def _changed(what: str) -> Conflict:
+    return Conflict(
+        "the container's program changed files while they were read",
+        code="file-changed",
+        context=what,
+        hint="do it again, or when the program has ended or is at rest",
+    )
 
 
 def _like_root_of_image(image_fd: int, folder: str) -> None:

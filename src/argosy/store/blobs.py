@@ -286,6 +286,11 @@ class Ingest:
             return expected
         return Descriptor(media_type=media_type or OCTETS, digest=found, size=self.offset)
 
+    @property
+    def digest(self) -> Digest:
+        """Of what has been written so far."""
+        return Digest.from_hasher(self._hasher, self._algorithm)
+
     def abort(self) -> None:
         """Forget what was written. Idempotent; nothing to do after a commit."""
         fd, self._fd = self._fd, None
