@@ -108,12 +108,13 @@ def random_image(
     family: str = "oci",
     compression: str = "gzip",
     platform: Platform | None = None,
+    env: tuple[str, ...] = (),
     seed: int = 0,
     tag: str = "latest",
 ) -> RandomImage:
     """An image of *layers* layers with about *size* bytes of files each, as an OCI layout in *folder*.
 
-    *family* is "oci" or "docker" (media types), *compression* "gzip", "zstd" or "none".
+    *family* is "oci" or "docker" (media types), *compression* "gzip", "zstd" or "none"; *env* are «NAME=value».
     """
     layout, source = Layout(folder), random.Random(f"{seed} {layers} {size}")
     tars = tuple(layer_tar(source, size, name=f"layer{number}") for number in range(layers))
@@ -122,7 +123,9 @@ def random_image(
     config_type, manifest_type = (
         (media.OCI_CONFIG, media.OCI_MANIFEST) if family == "oci" else (media.DOCKER_CONFIG, media.DOCKER_MANIFEST)
     )
-    config = layout.put(config_json(tars, platform or Platform(os="linux", architecture="amd64")), config_type)
+    execution = {"Env": ["PATH=/usr/bin:/bin", *env]}
+    platform = platform or Platform(os="linux", architecture="amd64")
+    config = layout.put(config_json(tars, platform, **execution), config_type)
     if family == "oci":
         manifest = encode_manifest(config, blobs)
     else:

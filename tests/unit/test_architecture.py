@@ -21,7 +21,7 @@ ROOT = Path(argosy.__file__).parent
 
 #: From the ground up; a package imports from lower rows and itself, never from its own row.
 ROWS = (
-    {"errors"},
+    {"errors", "sizes"},
     {"oci"},
     {"linux"},
     {"layer", "store", "remote", "gpu", "runtime", "bundle"},

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..ops.check import check
 from . import output
+from .progress import reporter
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -42,13 +43,15 @@ def add_arguments(parser: Parser) -> None:
 def main(args: Namespace, host: Host) -> int:
     """1 when something is damaged, also when it was repaired just now."""
     host.enter()  # unpacked layers hold files of users that exist only in our namespace
-    report = check(
-        refs=host.refs,
-        containers=host.containers,
-        blobs=host.blobs,
-        snapshotter=host.snapshotter,
-        repair=args.repair,
-    )
+    with reporter(quiet=args.quiet or not host.stderr_is_terminal, host=host, keep=False) as progress:
+        report = check(
+            refs=host.refs,
+            containers=host.containers,
+            blobs=host.blobs,
+            snapshotter=host.snapshotter,
+            repair=args.repair,
+            progress=progress,
+        )
     if not (args.quiet and report.is_sound):
         output.document(_facts(report), args.format, _text(report))
     return 0 if report.is_sound else 1

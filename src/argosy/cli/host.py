@@ -51,7 +51,7 @@ class Host:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
         #: what was settled before entering a user namespace; empty until then
         self._entered: tuple[object, ...] = ()
-        if self.environ.get("NO_COLOR"):
+        if self._is_plain:
             output.forbid_colour()
 
     @property
@@ -396,7 +396,16 @@ class Host:
     @property
     def colour(self) -> bool:
         """Whether stdout takes colours."""
-        return self.stdout_is_terminal and not self.environ.get("NO_COLOR")
+        return self.stdout_is_terminal and not self._is_plain
+
+    @property
+    def _is_plain(self) -> bool:
+        return bool(self.environ.get("NO_COLOR")) or self.environ.get("TERM") == "dumb"
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether a terminal, if there is one, can move its cursor."""
+        return self.environ.get("TERM") not in (None, "", "dumb")
 
     @property
     def width(self) -> int:

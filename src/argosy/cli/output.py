@@ -12,6 +12,7 @@ import time
 from functools import cache
 
 from ..errors import Error, InvalidInput, NotFound
+from ..sizes import human_size as human_size
 
 TYPE_CHECKING = False  # not typing's: its import takes 3 ms of every verb
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     #: {name in a template: field}
     Row: TypeAlias = Mapping[str, Field]
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _NARROWEST = 10  # characters of a column with its padding; docker CLI, cli/command/formatter
 _PADDING = 3
 _warned: set[str] = set()
@@ -196,18 +196,6 @@ def _tame_json(raw: bytes) -> str:
     """JSON escapes the ASCII control characters only; terminals obey those from 80 to 9f hexadecimal as well."""
     text = raw.decode()
     return text if text.isascii() else text.translate({code: f"\\u{code:04x}" for code in range(0x80, 0xA0)})
-
-
-def human_size(size: int, precision: int = 3) -> str:
-    """Bytes in decimal units with *precision* significant digits: 1.23GB. Source: docker/go-units HumanSize.
-
-    Docker prints 999,999 bytes as «1e+03kB»; we print 1MB.
-    """
-    amount, unit = float(size), 0
-    while unit < len(_UNITS) - 1 and (amount >= 1000 or float(f"{amount:.{precision}g}") >= 1000):
-        amount /= 1000
-        unit += 1
-    return f"{amount:.{precision}g}{_UNITS[unit]}"
 
 
 def growth(size: int) -> str:

@@ -251,7 +251,14 @@ def _pull(args: Namespace, host: Host) -> RefRecord:
     from .pull import pull_image
 
     print(f"Unable to find image '{reference.familiar()}' locally", file=sys.stderr) if args.pull == "missing" else None
-    return pull_image(reference, host, platform=args.platform, plain_http=args.plain_http, quiet=args.quiet)
+    return pull_image(
+        reference,
+        host,
+        platform=args.platform,
+        plain_http=args.plain_http,
+        quiet=args.quiet,
+        gpus=bool(args.gpus),
+    )
 
 
 def _gpu_requests(args: Namespace) -> tuple[GpuRequest, ...]:

@@ -75,6 +75,17 @@ class Driver:
         """The GPUs that can be handed out."""
         return visible_gpus(self.roots)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is the running kernel's, so that its libraries may be loaded and asked."""
+        loaded_here = self.roots.has_real_module and self.module_version is not None
+        return loaded_here or self.roots.has_real_devices
+
+    def nvml(self) -> str | None:
+        """The file of the management library; None when it is not installed."""
+        found = (file for file in self.libraries(frozenset({"utility"})) if file.base == "libnvidia-ml")
+        return next((file.host_path for file in found), None)
+
     def check_versions(self) -> None:
         """Raises Unsupported when libraries and kernel module differ: NVML would refuse inside the container too."""
         if self.module_version in (None, self.version):

@@ -35,6 +35,8 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: None until NVML was asked
     memory_bytes: int | None = None
     compute_capability: str | None = None
+    #: in the words that images use in NVIDIA_REQUIRE_*: tesla, geforce, nvidia, …
+    brand: str | None = None
     #: split into MIG instances; None until NVML was asked
     mig: bool | None = None
 

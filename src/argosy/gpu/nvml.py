@@ -28,6 +28,11 @@ TIMEOUT_S = 30.0  # without persistence daemon a first open takes 2–3 s a GPU 
 _TEXT = 96  # bytes; NVML_DEVICE_NAME_V2_BUFFER_SIZE, the largest of its texts
 _NOT_SUPPORTED = 3
 _FUNCTION_NOT_FOUND = 13
+#: nvmlBrandType_t, by number, in the words of images' NVIDIA_REQUIRE_* variables
+_BRANDS = (
+    "unknown quadro tesla nvs grid geforce titan vapps vpc vcs vws cloudgaming quadrortx nvidiartx nvidia "
+    "geforcertx titanrtx".split()
+)
 
 #: {nvmlReturn_t: (kind, code, what it means, hint)}; others become "nvml-failed"
 _ERRORS: dict[int, tuple[type[Error], str, str, str]] = {
@@ -72,6 +77,7 @@ class NvmlGpu(msgspec.Struct, frozen=True, kw_only=True):
     minor: int | None = None
     memory_bytes: int | None = None
     compute_capability: str | None = None
+    brand: str | None = None
     mig: bool | None = None
 
 
@@ -138,6 +144,7 @@ def _completed(gpu: Gpu, known: NvmlGpu | None) -> Gpu:
         bus_id=gpu.bus_id or known.bus_id,
         memory_bytes=known.memory_bytes,
         compute_capability=known.compute_capability,
+        brand=known.brand,
         mig=known.mig,
     )
 
@@ -192,7 +199,7 @@ class _Nvml:
         device = ctypes.c_void_p()
         self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(device))
         minor, memory, pci = ctypes.c_uint(), _Memory(), _Pci()
-        major_capability, minor_capability = ctypes.c_int(), ctypes.c_int()
+        major_capability, minor_capability, brand = ctypes.c_int(), ctypes.c_int(), ctypes.c_uint()
         mig, mig_pending = ctypes.c_uint(), ctypes.c_uint()
         has_minor = self._try("nvmlDeviceGetMinorNumber", device, ctypes.byref(minor))
         has_memory = self._try("nvmlDeviceGetMemoryInfo", device, ctypes.byref(memory))
@@ -200,6 +207,7 @@ class _Nvml:
         has_capability = self._try(
             "nvmlDeviceGetCudaComputeCapability", device, ctypes.byref(major_capability), ctypes.byref(minor_capability)
         )
+        has_brand = self._try("nvmlDeviceGetBrand", device, ctypes.byref(brand))
         has_mig = self._try("nvmlDeviceGetMigMode", device, ctypes.byref(mig), ctypes.byref(mig_pending))
         return NvmlGpu(
             index=index,
@@ -209,6 +217,7 @@ class _Nvml:
             minor=minor.value if has_minor else None,
             memory_bytes=memory.total if has_memory else None,
             compute_capability=f"{major_capability.value}.{minor_capability.value}" if has_capability else None,
+            brand=_BRANDS[brand.value] if has_brand and brand.value < len(_BRANDS) else None,
             mig=mig.value == mig_pending.value == 1 if has_mig else False,
         )
 

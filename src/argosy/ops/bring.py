@@ -14,7 +14,7 @@ from ..layer import archive, erofs  # noqa: F401  # loaded before the fork, once
 from ..layer.compression import decompressed
 from ..snapshots.ahead import ReadAhead
 from .fetch import fetching
-from .progress import Advanced, Finished, Observed, Started
+from .progress import DOWNLOADING, Advanced, Finished, Observed, Started, Waiting
 from .unpack import ensure_layer, named, warn_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Bringer:
         """Make sure that a blob is here, whatever it is."""
 
         def receive(assembly: Assembly) -> None:
-            passage = _Passage(descriptor, assembly.present, progress)
+            passage = _Passage(descriptor, assembly.present, progress, extracts=False)
             with self._fetching(descriptor, assembly, check, passage):
                 _commit(assembly)
 
@@ -74,9 +74,8 @@ class Bringer:
         What an earlier attempt left, or what a mirror sent, may be damaged, which only the digest of
         the whole tells; then all of it is fetched once more, or from elsewhere.
         """
-        name = descriptor.digest.short
         while True:
-            with self._blobs.assemble(descriptor, lambda: progress(_waiting(name))) as assembly:
+            with self._blobs.assemble(descriptor, lambda: progress(_waiting(descriptor))) as assembly:
                 if assembly.complete:
                     return True
                 is_taken_up = assembly.present > 0
@@ -130,31 +129,35 @@ def _commit(assembly: Assembly) -> None:
         raise
 
 
-def _waiting(name: str) -> Started:
-    return Started(name, None, "Waiting for another argosy")
+def _waiting(descriptor: Descriptor) -> Waiting:
+    return Waiting(descriptor.digest.short, descriptor.size, "Waiting for another argosy")
 
 
 class _Passage:
     """What people see of one layer: bytes that arrive, and when all have, bytes that have been worked on."""
 
-    def __init__(self, descriptor: Descriptor, present: int, progress: Progress) -> None:
+    def __init__(self, descriptor: Descriptor, present: int, progress: Progress, *, extracts: bool = True) -> None:
         self._name = descriptor.digest.short
         self._size = descriptor.size
         self._progress = progress
+        self._extracts = extracts
         self._guard = threading.Lock()
         self._arrived = present
         self._consumed = 0
-        progress(Started(self._name, self._size, "Downloading"))
-        progress(Advanced(self._name, present))
+        progress(Started(self._name, self._size, DOWNLOADING, present))
+        self._tell_if_whole()
 
     def arrived(self, count: int) -> None:
         with self._guard:
             self._arrived += count
             self._progress(Advanced(self._name, count))
-            if self._arrived >= self._size:
-                self._progress(Finished(self._name, "Download complete"))
-                self._progress(Started(self._name, self._size, "Extracting"))
-                self._progress(Advanced(self._name, self._consumed))
+            self._tell_if_whole()
+
+    def _tell_if_whole(self) -> None:
+        if self._arrived >= self._size:
+            self._progress(Finished(self._name, "Download complete"))
+            if self._extracts:
+                self._progress(Started(self._name, self._size, "Extracting", self._consumed))
 
     def consumed(self, event: Event) -> None:
         assert isinstance(event, Advanced)

@@ -192,18 +192,17 @@ class _Chain:
         return f"version {driver.version}, {len(found)} files in {', '.join(folders)}"
 
     def _management(self) -> str:
-        loaded_here = self._roots.has_real_module and module_version(self._roots) is not None
-        if not (loaded_here or self._roots.has_real_devices):
-            raise _Skipped("not asked, since this driver is not the running kernel's")
         driver = Driver.find(self._roots)
-        library = next((file for file in driver.libraries(frozenset({"utility"})) if file.base == "libnvidia-ml"), None)
+        if not driver.is_running:
+            raise _Skipped("not asked, since this driver is not the running kernel's")
+        library = driver.nvml()
         if library is None:
             raise NotFound(
                 f"no libnvidia-ml.so.{driver.version}",
                 code="nvml-missing",
                 hint="install nvidia-smi's package: libnvidia-ml1 on Debian, nvidia-driver-cuda-libs on RHEL",
             )
-        self._nvml = nvml.ask(library.host_path, timeout_s=self._timeout_s)
+        self._nvml = nvml.ask(library, timeout_s=self._timeout_s)
         return f"driver {self._nvml.driver_version}, CUDA up to {self._nvml.cuda_version}, {len(self._nvml.gpus)} GPUs"
 
     def _gpus(self) -> str:

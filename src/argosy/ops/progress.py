@@ -19,15 +19,29 @@ if TYPE_CHECKING:
 
 
 _PAUSE_S = 0.1  # between two reports of bytes
+DOWNLOADING, WAITING = "Downloading", "Waiting"
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Work on *id*, of *total* bytes, is still to begin: *why* is WAITING while it is just others' turn.
+
+    That may be told before a verb forks: nobody starts a thread for it.
+    """
+
+    id: str
+    total: int | None = None
+    why: str = WAITING
 
 
 class Started(msgspec.Struct, frozen=True):
     """Work on *id* begins (again, with other words): *what* is «Downloading», «Extracting», …"""
 
     id: str
-    #: bytes to come, None when unknown
+    #: bytes in all, None when unknown
     total: int | None
     what: str
+    #: bytes that an earlier attempt has done
+    done: int = 0
 
 
 class Advanced(msgspec.Struct, frozen=True):
@@ -50,7 +64,13 @@ class Warned(msgspec.Struct, frozen=True):
     text: str
 
 
-Event: TypeAlias = Started | Advanced | Finished | Warned
+class Noted(msgspec.Struct, frozen=True):
+    """Something that is good to know, and for nobody to change."""
+
+    text: str
+
+
+Event: TypeAlias = Waiting | Started | Advanced | Finished | Warned | Noted
 Progress: TypeAlias = Callable[[Event], None]
 
 
@@ -110,3 +130,39 @@ class Observed:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class Meter:
+    """Passes every event on. *size* is bytes that came, *seconds* the time in which at least one download ran."""
+
+    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+        import threading
+
+        self._progress = progress
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: {id: bytes that its download is to bring}
+        self._running: dict[str, int] = {}
+        self._since = 0.0
+        self.size = 0
+        self.seconds = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started | Finished):
+            with self._lock:
+                self._end(event.id, self._clock())
+                if isinstance(event, Started) and event.what == DOWNLOADING:
+                    self._begin(event, self._clock())
+        self._progress(event)
+
+    def _begin(self, event: Started, now: float) -> None:
+        if not self._running:
+            self._since = now
+        self._running[event.id] = (event.total or 0) - event.done
+
+    def _end(self, name: str, now: float) -> None:
+        if name not in self._running:
+            return
+        self.size += self._running.pop(name)
+        if not self._running:
+            self.seconds += now - self._since

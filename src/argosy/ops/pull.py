@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt, NotFound, Unsupported
+from ..errors import Corrupt, Unsupported
 from ..linux.processes import boot_id
 from ..oci import manifest as manifests
 from ..oci.config import ImageConfig
@@ -24,12 +24,12 @@ from ..store.refs import RefRecord, Summary
 from ..store.unsettled import Mark
 from .bring import Bringer
 from .parallel import in_parallel, in_processes
-from .progress import Finished, Warned, silent
+from .progress import Finished, Waiting, Warned, silent
 from .settle import settle
 from .unpack import ensure_layer, largest_first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
     from ..oci.reference import Reference
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
     from ..store.refs import RefStore
+    from .fit import Fit
     from .parallel import Check
     from .progress import Progress
 
@@ -59,6 +60,21 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     content: Manifest | Index
 
 
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference means in its registry: all that is known before a layer moves."""
+
+    #: index and manifests down to the image's, with those of other platforms if they were asked for; parents first
+    documents: tuple[_Document, ...]
+    #: under which the image's own manifest was verified
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig
+    #: lowest first
+    layers: tuple[Layer, ...]
+    #: blobs of the other platforms
+    rest: tuple[Descriptor, ...]
+
+
 def pull(
     reference: Reference,
     *,
@@ -68,38 +84,54 @@ def pull(
     snapshotter: Snapshotter,
     platform: Platform | None = None,
     all_platforms: bool = False,
+    fit: Callable[[], Fit] | None = None,
+    force: bool = False,
     progress: Progress = silent,
 ) -> Pulled:
     """Fetch the image that *reference* names for *platform* (this machine's by default), unpack and name it.
 
     With *all_platforms* the content of every platform is fetched, so that the index
     can be pushed again; only the chosen one is unpacked. When all is here already,
-    one manifest is transferred.
+    one manifest is transferred. Otherwise *fit* is made, and judges the image before
+    its layers move. With *force* another platform than the one asked for will do.
 
     Raises NotFound (tag-unknown, platform-not-in-index …), Corrupt, Unauthorized,
-    Unavailable, Unsupported (not-an-image), Exhausted. No name changes then.
+    Unavailable, Unsupported (not-an-image), Exhausted, what *fit* raises. No name changes then.
     """
     settle(blobs=blobs, refs=refs, snapshotter=snapshotter)
     work = _Pull(reference, repository, blobs, refs, snapshotter, progress)
-    resolved = repository.resolve(reference)
-    top = _Document(descriptor=resolved.descriptor, content=resolved.document)
-    path = work.select(top, platform or Platform.host())
-    manifest = work.image_manifest(path[-1])
-    config = work.config(manifest, platform)
-    layers = work.layers(manifest, config)
-    documents = tuple(work.descendants(top)) if all_platforms else path
-    work.begin(documents, layers)
-    work.bring(layers)
+    found = work.find(platform, all_platforms=all_platforms, force=force)
+    if fit is not None and work.lacks(found):
+        fit().check(reference.familiar(), found, repository.tail, progress)
+    work.begin(found.documents, found.layers)
+    work.bring(found.layers)
     if all_platforms:
-        work.bring_rest(documents)
-    work.keep(documents, manifest, config)
+        work.bring_rest(found.documents)
+    work.keep(found.documents, found.manifest, found.config)
     summary = Summary(
-        manifest=path[-1].descriptor,
-        image_id=manifest.config.digest,
-        created=config.created,
-        size=sum(work.usage(layer) for layer in layers),
+        manifest=found.descriptor,
+        image_id=found.manifest.config.digest,
+        created=found.config.created,
+        size=sum(work.usage(layer) for layer in found.layers),
     )
-    return work.publish(documents, summary)
+    return work.publish(found.documents, summary)
+
+
+def find(
+    reference: Reference,
+    *,
+    repository: Repository,
+    blobs: BlobStore,
+    refs: RefStore,
+    snapshotter: Snapshotter,
+    platform: Platform | None = None,
+    all_platforms: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Found:
+    """What a pull would bring; nothing is written. Raises as pull does up to there."""
+    work = _Pull(reference, repository, blobs, refs, snapshotter, progress)
+    return work.find(platform, all_platforms=all_platforms, force=force)
 
 
 class _Pull:
@@ -128,6 +160,32 @@ class _Pull:
         nearest = self._blobs if self._blobs.stat(descriptor.digest) == descriptor.size else self._repository
         return nearest.open(descriptor, offset=offset)
 
+    def find(self, platform: Platform | None, *, all_platforms: bool, force: bool) -> Found:
+        """See the function of this name. Another platform than the one asked for is an error, unless by *force*."""
+        resolved = self._repository.resolve(self._reference)
+        top = _Document(descriptor=resolved.descriptor, content=resolved.document)
+        path = self.select(top, platform or Platform.host())
+        manifest = self.image_manifest(path[-1])
+        config = self.config(manifest, platform, force=force)
+        layers = self.layers(manifest, config)
+        documents = tuple(self.descendants(top)) if all_platforms else path
+        rest = [child for document in documents if document.content != manifest for child in _blobs_of(document)]
+        return Found(
+            documents=documents,
+            descriptor=path[-1].descriptor,
+            manifest=manifest,
+            config=config,
+            layers=layers,
+            rest=tuple(rest),
+        )
+
+    def lacks(self, found: Found) -> bool:
+        """Whether a layer, or a blob of another platform, is still to come."""
+        blobs = (*found.rest, *(layer.descriptor for layer in found.layers))
+        return any(self._blobs.stat(blob.digest) != blob.size for blob in blobs) or not all(
+            self._snapshotter.has(layer.diff_id) for layer in found.layers
+        )
+
     def select(self, top: _Document, platform: Platform) -> tuple[_Document, ...]:
         """From the document that the name means down to the manifest for *platform*."""
         path = [top]
@@ -151,7 +209,7 @@ class _Pull:
             )
         return manifest
 
-    def config(self, manifest: Manifest, platform: Platform | None) -> ImageConfig:
+    def config(self, manifest: Manifest, platform: Platform | None, *, force: bool) -> ImageConfig:
         """The config. Raises NotFound when *platform* was asked for and this is another."""
         if manifest.config.size > CONFIG_LIMIT:
             raise Corrupt(
@@ -164,7 +222,12 @@ class _Pull:
             config = ImageConfig.parse(raw)
         wanted = platform or Platform.host()
         if not wanted.matches(config.platform):
-            self._tell_of_other_platform(config.platform, wanted, asked=platform is not None)
+            if platform is not None and not force:
+                from .fit import other_platform
+
+                raise other_platform(self._name, config.platform, wanted)
+            this = f"{wanted} was asked for" if platform is not None else f"this machine is {wanted}"
+            self._progress(Warned(f"{self._name} is for {config.platform}; {this}"))
         return config
 
     def layers(self, manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
@@ -198,8 +261,10 @@ class _Pull:
     def bring(self, layers: tuple[Layer, ...]) -> None:
         """All layers, several at once, each applied while it arrives; the largest begin first."""
         distinct = {(layer.descriptor.digest, layer.diff_id): layer for layer in layers}
-        absent = [layer for layer in largest_first(distinct.values()) if not self._is_here(layer)]
-        in_processes(self._bringer.layer, absent, progress=self._progress)
+        absent = [layer for layer in distinct.values() if not self._is_here(layer)]
+        for layer in absent:
+            self._progress(Waiting(layer.descriptor.digest.short, layer.descriptor.size))
+        in_processes(self._bringer.layer, largest_first(absent), progress=self._progress)
 
     def _is_here(self, layer: Layer) -> bool:
         if not (self._snapshotter.has(layer.diff_id) and self._blobs.claim(layer.descriptor)):
@@ -277,16 +342,6 @@ class _Pull:
         except Corrupt as error:
             facts = f"{part}: {error.message}" + (f": {error.context}" if error.context else "")
             raise Corrupt(f"{self._name} is not an image", code=error.code, context=facts, hint=error.hint) from error
-
-    def _tell_of_other_platform(self, found: Platform, wanted: Platform, *, asked: bool) -> None:
-        if asked:
-            raise NotFound(
-                f"{self._name} is not for {wanted}",
-                code="platform-not-in-index",
-                context=f"it has one platform, {found}",
-                hint=f"argosy pull --platform {found} {self._name}",
-            )
-        self._progress(Warned(f"{self._name} is for {found}; this machine is {wanted}"))
 
 
 def _blobs_of(document: _Document) -> tuple[Descriptor, ...]:

@@ -141,6 +141,14 @@ class Repository:
         """
         return False
 
+    def tail(self, descriptor: Descriptor, count: int) -> bytes | None:
+        """The last *count* bytes of a blob, unverified; None where they cannot be had without all the others."""
+        try:
+            with self._fetcher(descriptor)(descriptor.size - count, descriptor.size) as response:
+                return response.read_all(count) if response.status == 206 else None
+        except Error:  # only an estimate hangs on it
+            return None
+
     def has_manifest(self, digest: Digest, *, pushing: bool = False) -> bool:
         """Whether this repository has it; with *pushing* asked with the token that a push needs anyway."""
         response = self._session.send(

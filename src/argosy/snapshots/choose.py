@@ -18,8 +18,8 @@ KINDS = ("erofs", "unpacked", "unpacked-user")
 _FILE = "kind"
 
 
-def choose(root: StrPath, features: HostFeatures, override: str | None = None) -> Snapshotter:
-    """The snapshotter for the store at *root*; *override* is one of KINDS.
+def choose(root: StrPath, features: HostFeatures, override: str | None = None, *, record: bool = True) -> Snapshotter:
+    """The snapshotter for the store at *root*; *override* is one of KINDS. Without *record* nothing is written.
 
     The best kind that this host can mount is written to layers/kind and kept while the
     store has layers, so that root and kernel updates do not mix kinds. Raises
@@ -47,7 +47,7 @@ def choose(root: StrPath, features: HostFeatures, override: str | None = None) -
         if override is not None or not _works(found, features):
             raise _conflict(root, found, chosen)
         chosen = found
-    if chosen != recorded:
+    if record and chosen != recorded:
         _record(root, chosen)
     return _made(chosen, root)
 
