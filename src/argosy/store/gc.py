@@ -22,7 +22,6 @@ and tag, without stopping them:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import suppress
@@ -31,11 +30,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import NotFound, Unavailable
+from ..linux.locks import is_abandoned, is_named
 from ..oci import descriptor as media
 from ..oci.digest import Digest
 from ..oci.image import Image, read_manifest
 from ..oci.manifest import Manifest
-from .blobs import JOURNAL, PART, is_named
+from .blobs import JOURNAL, PART
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -133,7 +133,7 @@ def publish(
     needs = tuple(needs)
     with blobs.publishing():
         for needed in needs:
-            if not blobs.claim(needed):
+            if not blobs.touch(needed):
                 raise Unavailable(
                     f"content of {reference} was removed while it was being made",
                     code="content-collected",
@@ -191,15 +191,12 @@ def _remove_parts(blobs: BlobStore, latest_ns: int) -> tuple[int, int]:
         except FileNotFoundError:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(fd)
-            if status.st_mtime_ns <= latest_ns and is_named(fd, path):
+            if status.st_mtime_ns <= latest_ns and is_abandoned(fd) and is_named(fd, path):
                 os.unlink(path)
                 with suppress(FileNotFoundError):
                     os.unlink(path + JOURNAL)
                 count, size = count + 1, size + status.st_size
-        except BlockingIOError:  # somebody is writing it
-            pass
         finally:
             os.close(fd)
     return count, size

@@ -80,7 +80,8 @@ class ContainerStore:
         An empty name becomes a random one, which `get` tells.
         Raises Conflict (name-in-use) with the holder's id, InvalidInput (name-invalid).
         """
-        from ..linux.files import locked, reporting
+        from ..linux.files import reporting
+        from ..linux.locks import locked
 
         if record.name and not is_name(record.name):
             raise InvalidInput(
@@ -135,7 +136,7 @@ class ContainerStore:
 
     def change(self, container_id: str, edit: Callable[[Container], Container], *, sync: bool = True) -> Container:
         """As update, where the new record depends on the old: *edit* runs under the record's lock."""
-        from ..linux.files import locked
+        from ..linux.locks import locked
 
         folder = self._path(container_id)
         try:
@@ -151,7 +152,7 @@ class ContainerStore:
 
     def rename(self, container_id: str, name: str) -> Container:
         """Give a container another name. Raises Conflict (name-in-use), InvalidInput (name-invalid), NotFound."""
-        from ..linux.files import locked
+        from ..linux.locks import locked
 
         if not is_name(name):
             raise InvalidInput(f"not a container name: {name!r}", code="name-invalid")
@@ -203,7 +204,7 @@ class ContainerStore:
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
         """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""
-        from ..linux.files import locked
+        from ..linux.locks import locked
 
         if not os.path.isdir(self._names):
             return ()
