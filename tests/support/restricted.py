@@ -36,8 +36,8 @@ _STAT = ("st_ino", "st_mode", "st_nlink", "st_rdev", "st_size", "st_blocks", "st
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the file system does not do. By default: as NFS with root squashed, at its least helpful."""
 
-    #: (user, group) that all files seem to have; any chown is refused
-    owner: tuple[int, int] = (0, 0)
+    #: (user, group) that all files seem to have, any chown is refused; None: they have owners
+    owner: tuple[int, int] | None = (0, 0)
     #: "refused": ENOLCK; "unsupported": EOPNOTSUPP; "local": granted, but seen on this machine alone
     locks: Literal["refused", "unsupported", "local"] = "refused"
     xattrs: bool = False
@@ -120,9 +120,10 @@ class _Folder:
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:  # Any: numbers of stat
         found = os.lstat(self._at(path)) if fh is None else os.fstat(fh)
-        grain = self._limits.grain_s * 10**9
+        grain = self._limits.grain_s * 10**9 or 1
         times = {f"st_{name}": getattr(found, f"st_{name}_ns") // grain * grain for name in ("atime", "mtime", "ctime")}
-        owner = dict(zip(("st_uid", "st_gid"), self._limits.owner, strict=True))
+        owners = self._limits.owner or (found.st_uid, found.st_gid)
+        owner = dict(zip(("st_uid", "st_gid"), owners, strict=True))
         return {**{name: getattr(found, name) for name in _STAT}, **times, **owner}
 
     def statfs(self, path: str) -> dict[str, int]:
@@ -177,7 +178,8 @@ class _Folder:
         os.chmod(self._at(path), mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        raise OSError(errno.EPERM, "root is squashed")
+        self._need(self._limits.owner is None)
+        os.chown(self._at(path), uid, gid, follow_symlinks=False)
 
     def utimens(self, path: str, times: tuple[int, int]) -> None:
         os.utime(self._at(path), ns=times, follow_symlinks=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt, InvalidInput, NotFound
+from ..errors import Conflict, Corrupt, InvalidInput, NotFound
 from ..linux import syscalls
 from ..linux.files import remove_tree, reporting
 from ..linux.locks import Held, hold, own_name
@@ -38,6 +38,8 @@ class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int
     #: folders that the layer uses but does not describe (base64 in JSON: names need not be UTF-8)
     implied: tuple[bytes, ...] = ()
+    #: paths of lower layers' content that the layer hides, where its file system kept no marks; see snapshots/hiding.py
+    hidden: tuple[bytes, ...] = ()
     #: what could not be kept, for people
     warnings: tuple[str, ...] = ()
 
@@ -114,7 +116,11 @@ class LayerFolders:
                 os.rename(self.path(diff_id), aside)
             except FileNotFoundError:
                 return
-        remove_tree(aside)
+        try:
+            remove_tree(aside)
+        except Conflict as error:
+            if error.code != "folder-not-empty":  # NFS keeps the files that somebody has open; prune takes them later
+                raise
 
     @contextmanager
     def new(self, diff_id: Digest) -> Iterator[str | None]:
