@@ -49,16 +49,20 @@ def test_what_is_held_has_its_name_whoever_renamed_it_before(tmp_path: Path) -> 
     assert told == ["waits", "named"]
 
 
-def test_a_work_file_is_abandoned_when_nobody_holds_it(tmp_path: Path) -> None:
+def test_a_work_file_is_idle_when_nobody_holds_it(tmp_path: Path) -> None:
     path = str(tmp_path / "part")
     held = locks.hold(path, os.O_RDWR | os.O_CREAT)
-    with open(path, "rb") as file:
-        assert not locks.is_abandoned(file.fileno())
-        held.release()
-        assert locks.is_abandoned(file.fileno())
+    with locks.idle(path) as fd:
+        assert fd is None
+    held.release()
+    with locks.idle(path) as fd:
+        assert fd is not None
         with pytest.raises(Unavailable):
             locks.hold(path, os.O_RDWR, timeout_s=0)
     locks.hold(path, os.O_RDWR, timeout_s=0).release()
+    os.unlink(path)
+    with locks.idle(path) as fd:
+        assert fd is None
 
 
 def test_only_leases_need_names_of_a_nodes_own(tmp_path: Path) -> None:

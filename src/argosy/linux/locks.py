@@ -157,31 +157,68 @@ def is_named(fd: int, path: str) -> bool:
     """Whether *path* is (still) a name of the open file or folder *fd*."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return False
+        raise
 
 
 def own_name(path: str, folder: str) -> str:
     """*path*; where leases are used, the name for it that this node, or pid namespace, alone uses. *folder* exists."""
     if flock_reaches_all(folder):
         return path
-    stem, suffix = os.path.splitext(path)
-    node, space = os.uname().nodename.replace("/", "_"), pid_space()
-    return f"{stem}@{node[:64]}{suffix}" if space == _FIRST_SPACE else f"{stem}@{node[:64]}+{space}{suffix}"
+    above, name = os.path.split(path)
+    node, space = os.uname().nodename.replace("/", "_")[:64], pid_space()
+    return os.path.join(above, f"{node}@{name}" if space == _FIRST_SPACE else f"{node}+{space}@{name}")
 
 
-def is_abandoned(fd: int) -> bool:
-    """Whether nobody holds the open work file *fd*, and until it is closed nobody will.
+@contextmanager
+def idle(path: str) -> Iterator[int | None]:
+    """A descriptor of the work file or folder *path*, and until the block ends nobody will `hold` it.
 
-    Where no lock tells: whether nobody has written to it for an hour.
+    None when somebody does, and when it is gone. What has no lock where flock is missing (a blob
+    being written) counts as idle when it has not changed for an hour.
     """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE, errno.ELOOP):
+            raise
+        yield None
+        return
+    try:
+        with _idle(fd, path) as is_idle:
+            yield fd if is_idle and is_named(fd, path) else None
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _idle(fd: int, path: str) -> Iterator[bool]:
     if flock_reaches_all(fd):
         try:
-            if _is_flocked(fd, "", fcntl.LOCK_EX, 0):
-                return True
+            if _is_flocked(fd, path, fcntl.LOCK_EX, 0):
+                yield True
+                return
         except Unavailable:
-            return False
-    return time.time() - os.fstat(fd).st_mtime > _IDLE_S
+            yield False
+            return
+    above, name = os.path.split(path)
+    _, is_own, lock = name.partition("@")
+    if not is_own:
+        yield time.time() - os.fstat(fd).st_mtime > _IDLE_S
+        return
+    from . import leases
+
+    try:
+        lease = leases.take(os.path.join(above, lock), timeout_s=0)
+    except Unavailable:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lease.release()
 
 
 def _hold_by_flock(path: str, flags: int, timeout_s: float | None, waiting: Callable[[], None]) -> Held | None:

@@ -69,7 +69,7 @@ class BlobStore:
         """
         stream = self._open(descriptor.digest)
         try:
-            size = os.fstat(stream.fileno()).st_size
+            size = self._size(stream, descriptor.digest)
             if size != descriptor.size:
                 raise _damaged(descriptor.digest, f"it has {size} of the {descriptor.size} bytes promised", _REMEDY)
             if offset:
@@ -200,14 +200,25 @@ class BlobStore:
         try:
             return cast("BinaryIO", open(path, "rb", buffering=0))
         except FileNotFoundError as error:
-            raise NotFound(
-                f"blob {digest} is not in the store",
-                code="blob-unknown",
-                context=f"looked for {path}",
-                hint="argosy check shows what is affected; pulling the image again brings it back",
-            ) from error
+            raise self._unknown(digest) from error
         except OSError as error:
             raise translated(error, "open", path) from error
+
+    def _size(self, stream: BinaryIO, digest: Digest) -> int:
+        try:
+            return os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):  # removed meanwhile by another machine
+                raise self._unknown(digest) from error
+            raise translated(error, "look at", self._path(digest)) from error
+
+    def _unknown(self, digest: Digest) -> NotFound:
+        return NotFound(
+            f"blob {digest} is not in the store",
+            code="blob-unknown",
+            context=f"looked for {self._path(digest)}",
+            hint="argosy check shows what is affected; pulling the image again brings it back",
+        )
 
 
 class Ingest:
