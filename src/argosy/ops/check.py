@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
-    from ..store.records import ContainerStore
+    from ..store.records import Container, ContainerStore
     from ..store.refs import RefRecord, RefStore
     from .progress import Progress
 
@@ -111,11 +111,7 @@ class _Check:
 
     def report(self) -> Report:
         records, containers = self._refs.list(), self._containers.list()
-        for record in records:
-            self._walk_image(record.descriptor, _name(record), whole=False)
-            self._walk_image(record.manifest, _name(record), whole=True)
-        for container in containers:
-            self._walk_image(container.manifest, f"{_CONTAINER}{container.name}", whole=True)
+        self.walk_images(records, containers)
         found = sorted(self._blobs.walk())
         layers = sorted(self._snapshotter.walk())
         findings = [*self._check_blobs(found), *self._missing(), *self._check_tags(records)]
@@ -130,6 +126,14 @@ class _Check:
             rubbish=self._rubbish(),
         )
 
+    def walk_images(self, records: tuple[RefRecord, ...], containers: tuple[Container, ...]) -> None:
+        """Note what names and containers need."""
+        for record in records:
+            self._walk_image(record.descriptor, _name(record), whole=False)
+            self._walk_image(record.manifest, _name(record), whole=True)
+        for container in containers:
+            self._walk_image(container.manifest, f"{_CONTAINER}{container.name}", whole=True)
+
     def repair(self, report: Report) -> Report:
         done = []
         for finding in report.findings:
@@ -138,7 +142,7 @@ class _Check:
                     done.append(line)
             except Error as error:
                 done.append(f"could not mend {finding.kind} {finding.name}: {error.message}")
-        swept = gc.sweep(self._blobs, _everything(self._blobs), grace_s=0)
+        swept = gc.remove_parts(self._blobs, grace_s=0)
         if swept.parts:
             done.append(f"removed {swept.parts} parts of interrupted transfers ({swept.size} bytes)")
         done += [f"removed tmp/{name}" for name in prune.remove_leftovers(self._blobs.root, grace_s=gc.GRACE_S)]
@@ -224,9 +228,18 @@ class _Check:
         return ""
 
     def _missing(self) -> Iterator[Finding]:
-        for digest in sorted(self._needed):
-            if self._blobs.stat(digest) is None:
-                yield self._finding("blob", digest, "it is missing")
+        missing = [digest for digest in sorted(self._needed) if self._blobs.stat(digest) is None]
+        if missing:
+            yield from self._missed_now(missing)
+
+    def _missed_now(self, missing: list[Digest]) -> Iterator[Finding]:
+        """Looks once more while nothing can be deleted: a name may have gone, with its blobs, since it was read."""
+        with self._blobs.publishing():
+            now = _Check(self._refs, self._containers, self._blobs, self._snapshotter, silent)
+            now.walk_images(self._refs.list(), self._containers.list())
+            for digest in missing:
+                if digest in now._needed and self._blobs.stat(digest) is None:
+                    yield self._finding("blob", digest, "it is missing")
 
     def _check_tags(self, records: tuple[RefRecord, ...]) -> Iterator[Finding]:
         for name, why in self._refs.damaged():
@@ -299,10 +312,6 @@ class _Check:
 
 def _name(record: RefRecord) -> str:
     return f"{_UNTAGGED}{record.image_id.short}" if record.is_untagged else record.reference.familiar()
-
-
-def _everything(blobs: BlobStore) -> gc.Reached:
-    return gc.Reached(blobs=frozenset(blobs.walk()), diff_ids=frozenset())
 
 
 def _reason(error: Error) -> str:
