@@ -142,10 +142,10 @@ def sync_file(path: StrPath) -> None:
         os.close(fd)
 
 
-def ensure_own_folder(path: StrPath) -> None:
+def ensure_own_folder(path: StrPath, *, hint: str) -> None:
     """Make a folder that is ours alone at a place where anybody may make one, as /tmp.
 
-    Raises Conflict (code folder-not-ours) when somebody else has been there before.
+    Raises Conflict (code folder-not-ours) with *hint* when somebody else has been there before.
     """
     with reporting("make", path):
         try:
@@ -157,7 +157,7 @@ def ensure_own_folder(path: StrPath) -> None:
                     f"{os.fspath(path)} is not a folder of this user alone",
                     code="folder-not-ours",
                     context=f"another user owns it or may write to it (mode {stat.filemode(found.st_mode)})",
-                    hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
+                    hint=hint,
                 ) from None
 
 

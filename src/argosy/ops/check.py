@@ -19,6 +19,7 @@ from ..oci.image import CONFIG_LIMIT, read_blob, read_manifest
 from ..oci.manifest import Manifest
 from ..store import gc
 from . import prune
+from .containers import is_elsewhere
 from .progress import Advanced, Finished, Started, silent
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class _Check:
         found = sorted(self._blobs.walk())
         layers = sorted(self._snapshotter.walk())
         findings = [*self._check_blobs(found), *self._missing(), *self._check_tags(records)]
-        findings += [*self._check_layers(layers), *self._check_containers()]
+        findings += [*self._check_layers(layers), *self._check_containers(containers)]
         return Report(
             blobs=len(found),
             layers=len(layers),
@@ -158,7 +159,7 @@ class _Check:
         if finding.kind == "tag" and finding.name.endswith(".json"):
             self._refs.discard(finding.name)
             return f"removed tag record {finding.name}"
-        if finding.kind == "container":
+        if finding.kind == "container" and finding.name in dict(self._containers.damaged()):
             return f"set aside container {finding.name[:12]} as {self._containers.set_aside(finding.name)}"
         return ""
 
@@ -278,7 +279,7 @@ class _Check:
                 yield self._finding("layer", diff_id, _reason(error))
             self._progress(Finished(diff_id.short, "Checked"))
 
-    def _check_containers(self) -> Iterator[Finding]:
+    def _check_containers(self, containers: tuple[Container, ...]) -> Iterator[Finding]:
         for container_id, why in self._containers.damaged():
             folder = self._containers.folder(container_id)
             yield Finding(
@@ -288,6 +289,15 @@ class _Check:
                 affects=(f"{_CONTAINER}{container_id[:12]}",),
                 remedy=f"its files are in {folder}/upper; argosy check --repair sets them aside",
             )
+        for record in containers:
+            if record.local and not is_elsewhere(record) and _lost_files(record):
+                yield Finding(
+                    kind="container",
+                    name=record.id,
+                    problem=f"its files in {record.local} are gone",
+                    affects=(f"{_CONTAINER}{record.name}",),
+                    remedy=f"argosy rm {record.name}",
+                )
 
     def _finding(self, kind: Kind, digest: Digest, problem: str) -> Finding:
         users = tuple(sorted(self._users.get(digest, ())))
@@ -308,6 +318,11 @@ class _Check:
         root = self._blobs.root
         parts = [os.path.relpath(path, root) for path in gc.unfinished(self._blobs)]
         return (*parts, *(f"tmp/{name}" for name in prune.leftovers(root)))
+
+
+def _lost_files(record: Container) -> bool:
+    """Whether the writable layer of a container that has run is gone, as systemd empties /var/tmp after a month."""
+    return record.status == "exited" and not os.path.isdir(f"{record.local}/upper")
 
 
 def _name(record: RefRecord) -> str:
