@@ -24,6 +24,7 @@ ALLOWED_SKIPS = {
     "needs root": "run `make test` as root",
     "needs an ordinary user": "run `make test` as an ordinary user",
     "no subordinate ids": "usermod --add-subuids 100000-165535 USER, on a machine where that is fine",
+    "no FUSE": "apt install fuse3, on a machine with /dev/fuse",
     "no peer client": "apt-get install skopeo podman buildah",
     "no C compiler": "apt install gcc",
     "this kernel": "a newer kernel (6.12 mounts EROFS from a file)",

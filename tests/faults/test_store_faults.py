@@ -24,7 +24,7 @@ from argosy.store import gc
 from argosy.store.blobs import BlobStore
 from argosy.store.listing import read_listing
 from argosy.store.records import Container, ContainerStore
-from argosy.store.refs import RefStore, Summary
+from argosy.store.refs import RefRecord, RefStore, Summary
 from support.forked import become_nobody, in_child
 from support.images import random_image
 from support.stores import load_image
@@ -157,11 +157,35 @@ def test_damage_to_any_file_is_found_and_mended(root: Path, image: RandomImage, 
         RefStore(root).list()
         read_listing(root)
         ContainerStore(root).list()
-        is_derived = path.parent.name in ("cache", "names")
+        is_derived = path.parent.name in ("cache", "ingest", "names")
         assert checked(root, repair=True).is_sound == is_derived, path
         load_image(root, image, "a:1", "b:1")
         assert checked(root).is_sound, path
         assert read_whole(root, "a:1") == read_whole(root, "b:1") > 0
+
+
+class Vanishing(RefStore):
+    """Names that somebody removes, with their blobs, right after they were listed for the first time."""
+
+    def list(self) -> tuple[RefRecord, ...]:
+        records = super().list()
+        for record in records:
+            self.delete(record.reference)
+        for digest in BlobStore(self.root).walk() if records else ():
+            BlobStore(self.root).delete(digest)
+        return records
+
+
+def test_what_is_removed_beside_a_check_is_not_reported_as_missing(tmp_path: Path, image: RandomImage) -> None:
+    root = tmp_path / "store"
+    load_image(root, image, "a:1")
+    report = check(
+        refs=Vanishing(root),
+        containers=ContainerStore(root),
+        blobs=BlobStore(root),
+        snapshotter=NoLayers(),  # type: ignore[arg-type]
+    )
+    assert (report.tags, report.findings) == (1, ())
 
 
 def test_a_removed_file_is_reported_and_comes_back(root: Path, image: RandomImage) -> None:
@@ -213,7 +237,7 @@ def work_for_ever(root: Path, images: list[RandomImage]) -> None:
             pass
         if number % 5 == 0:
             refs.delete(Reference.parse("moving:1"))
-            gc.sweep(blobs, gc.reachable(gc.roots(refs.list(), containers.list()), blobs))
+            gc.sweep(blobs, lambda: gc.reachable(gc.roots(refs.list(), containers.list()), blobs))
 
 
 def killed_after(seconds: float, action: Callable[[], None]) -> None:

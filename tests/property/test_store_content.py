@@ -168,5 +168,5 @@ def test_nothing_reachable_is_ever_collected(images: list[set[int]], named: set[
         for digest in blobs.walk():
             os.utime(blobs.path(digest), (1000, 1000))
         kept = [number for number in sorted(named) if number < len(images)]
-        gc.sweep(blobs, gc.reachable([roots[number] for number in kept], blobs))
+        gc.sweep(blobs, lambda: gc.reachable([roots[number] for number in kept], blobs))
         assert set(blobs.walk()) == set().union(*(contents[number] for number in kept))

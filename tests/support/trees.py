@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -64,7 +65,12 @@ def _digest(path: str, size: int) -> str:
 
 
 def _xattrs(path: str) -> dict[str, bytes]:
-    names = os.listxattr(path, follow_symlinks=False)
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return {}
     return {
         name: os.getxattr(path, name, follow_symlinks=False)
         for name in names

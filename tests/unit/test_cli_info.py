@@ -118,7 +118,7 @@ def test_a_user_without_a_home_must_name_a_store() -> None:
 
 def test_features_are_probed_once_and_damaged_ones_again(tmp_path: Path) -> None:
     first = Host({}, environ(tmp_path)).features
-    cache = tmp_path / "store/cache/features.json"
+    cache = tmp_path / "store/cache" / f"features-{os.uname().nodename}.json"
     kept = cache.read_bytes()
     cache.write_bytes(kept.replace(b'"key":"', b'"key":"another boot '))
     assert Host({}, environ(tmp_path)).features == first

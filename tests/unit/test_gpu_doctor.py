@@ -29,6 +29,7 @@ FEATURES = HostFeatures(
     user_namespace=YES,
     newuidmap=NO,
     overlay=YES,
+    writable_layers=YES,
     overlay_userns=YES,
     overlay_layerwise=YES,
     erofs_file=NO,

@@ -25,6 +25,7 @@ ROOT = HostFeatures(
     user_namespace=YES,
     newuidmap=YES,
     overlay=YES,
+    writable_layers=YES,
     overlay_userns=YES,
     overlay_layerwise=YES,
     erofs_file=YES,

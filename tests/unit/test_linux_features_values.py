@@ -15,6 +15,7 @@ FEATURES = HostFeatures(
     user_namespace=YES,
     newuidmap=YES,
     overlay=YES,
+    writable_layers=YES,
     overlay_userns=YES,
     overlay_layerwise=YES,
     erofs_file=Feature(available=False, reason="tried: No such device (ENODEV)", hint="Linux 6.12 or later"),

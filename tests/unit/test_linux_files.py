@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from argosy.errors import Conflict, Error, Exhausted, InvalidInput, NotFound, Unauthorized, Unavailable
+from argosy.errors import Conflict, Error, Exhausted, InvalidInput, NotFound, Unauthorized
 from argosy.linux import files
 from support.forked import become_nobody, in_child
 
@@ -42,20 +42,6 @@ def test_create_exclusive_says_whether_it_made_the_file(tmp_path: Path) -> None:
     path = tmp_path / "name"
     assert [files.create_exclusive(path, b"first"), files.create_exclusive(path, b"second")] == [True, False]
     assert (path.read_bytes(), os.listdir(tmp_path)) == (b"first", ["name"])
-
-
-def test_a_lock_keeps_others_out_until_the_time_is_over(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with files.locked(path), pytest.raises(Unavailable) as caught, files.locked(path, timeout_s=0.01):
-        pass
-    assert (caught.value.code, caught.value.message) == ("locked", f"{path} is locked by another process")
-    with files.locked(path, timeout_s=0):
-        pass
-
-
-def test_shared_locks_do_not_exclude_each_other(tmp_path: Path) -> None:
-    with files.locked(tmp_path / "lock", shared=True), files.locked(tmp_path / "lock", shared=True, timeout_s=0):
-        pass
 
 
 def test_remove_tree_never_follows_a_link(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_sweep_takes_what_no_name_reaches(shop: Shop) -> None:
     shop.publish(kept, "kept:1")
     shop.fetch(loose)
     shop.everything_is_old()
-    swept = gc.sweep(shop.blobs, shop.reached())
+    swept = gc.sweep(shop.blobs, shop.reached)
     assert (set(swept.blobs), shop.here()) == (content(loose), content(kept))
     assert swept.size == sum(len(raw) for _, raw in loose.blobs()) + loose.descriptor.size
 
@@ -126,11 +126,11 @@ def test_a_sweep_takes_what_no_name_reaches(shop: Shop) -> None:
 def test_a_sweep_leaves_what_somebody_is_at_work_with(shop: Shop) -> None:
     image = shop.image(1)
     shop.fetch(image)
-    assert gc.sweep(shop.blobs, shop.reached()) == gc.Swept()
+    assert gc.sweep(shop.blobs, shop.reached) == gc.Swept()
     shop.everything_is_old()
     layer = image.manifest.layers[0]
     shop.blobs.claim(layer)
-    gc.sweep(shop.blobs, shop.reached())
+    gc.sweep(shop.blobs, shop.reached)
     assert shop.here() == {layer.digest}
 
 
@@ -153,10 +153,27 @@ def test_what_loses_its_name_can_go_at_once(shop: Shop) -> None:
         shop.publish(image, name)
     shop.publish(first, "c:1")
     shop.refs.delete(Reference.parse("a:1"))
-    assert gc.sweep(shop.blobs, shop.reached()) == gc.Swept()
+    assert gc.sweep(shop.blobs, shop.reached) == gc.Swept()
     shop.refs.delete(Reference.parse("c:1"))
-    assert set(gc.sweep(shop.blobs, shop.reached()).blobs) == content(first)
+    assert set(gc.sweep(shop.blobs, shop.reached).blobs) == content(first)
     assert shop.here() == content(second)
+
+
+def test_a_name_that_is_set_while_a_sweep_finds_out_what_is_needed_keeps_its_image(shop: Shop) -> None:
+    """Publishing settles the blobs, so that by their time alone they would look abandoned."""
+    image = shop.image(1)
+    shop.fetch(image)
+    looks = []
+
+    def needed() -> gc.Reached:
+        found = shop.reached()
+        looks.append(found)
+        if len(looks) == 1:
+            shop.publish(image, "a:1")
+        return found
+
+    assert gc.sweep(shop.blobs, needed, grace_s=0) == gc.Swept()
+    assert (shop.here(), len(looks)) == (content(image), 2)
 
 
 PART = Descriptor.of(b"x" * 100, "application/x-test")
@@ -168,10 +185,10 @@ def test_an_old_part_is_swept_a_young_one_and_one_in_use_are_not(shop: Shop) -> 
         writer.write(b"x" * 60)
         writer.close()
     nothing = gc.Reached(blobs=frozenset(), diff_ids=frozenset())
-    assert gc.sweep(shop.blobs, nothing) == gc.Swept()
+    assert gc.sweep(shop.blobs, lambda: nothing) == gc.Swept()
     [path] = gc.unfinished(shop.blobs)
     os.utime(path, (1000, 1000))
     with shop.blobs.assemble(PART):
-        assert gc.sweep(shop.blobs, nothing) == gc.Swept()
-    assert gc.sweep(shop.blobs, nothing) == gc.Swept(parts=1, size=60)
+        assert gc.sweep(shop.blobs, lambda: nothing) == gc.Swept()
+    assert gc.sweep(shop.blobs, lambda: nothing) == gc.Swept(parts=1, size=60)
     assert (gc.unfinished(shop.blobs), os.listdir(shop.blobs.root / "ingest")) == ([], [])

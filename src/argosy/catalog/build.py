@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt
-from ..linux.files import locked, remove_tree, reporting
+from ..linux.files import remove_tree, reporting
+from ..linux.locks import locked
 from ..oci.config import History, ImageConfig
 from ..oci.digest import Digest
 from ..oci.manifest import Manifest, encode_manifest
@@ -77,7 +78,7 @@ def build(
     """
     with reporting("build in", cache), _blaming(wheels.folder):
         os.makedirs(cache, exist_ok=True)
-        with locked(cache / "lock"), _work_folder(cache) as work:
+        with locked(cache / "lock", lasting=True), _work_folder(cache) as work:
             plan = make_plan(wanted, settings, debian=debian, wheels=wheels, records=records)
             layers = Layers(plan, blobs=blobs, debian=debian, wheels=wheels, records=records, work=work, report=report)
             with ThreadPoolExecutor(2) as pool:  # Debian installs in two processes while wheels are compressed here

@@ -66,6 +66,7 @@ def main(args: Namespace, host: Host) -> int:
         container,
         reference,
         folder=host.containers.folder(container.id),
+        upper=f"{host.containers.writable(container)}/upper",
         blobs=host.blobs,
         refs=host.refs,
         snapshotter=host.snapshotter,

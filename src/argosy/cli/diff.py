@@ -128,7 +128,7 @@ def _container(args: Namespace, host: Host) -> int:
     image = Image(record.manifest, host.blobs)
     host.enter()
     ensure_unpacked(image, record.image, host, quiet=False)
-    found = changes(image, host.containers.folder(record.id), snapshotter=host.snapshotter, blobs=host.blobs)
+    found = changes(image, host.containers.writable(record), snapshotter=host.snapshotter, blobs=host.blobs)
     rows = [{"Kind": change.kind, "Path": change.path} for change in found]
     if args.format is None:
         output.write("".join(f"{row['Kind']} {output.printable(row['Path'])}\n" for row in rows))

@@ -43,6 +43,7 @@ def main(args: Namespace, host: Host) -> int:
             container,
             out,
             folder=host.containers.folder(container.id),
+            upper=f"{host.containers.writable(container)}/upper",
             blobs=host.blobs,
             snapshotter=host.snapshotter,
             rootless=host.rootless,

@@ -145,6 +145,36 @@ class Host:
         return ContainerStore(self._checked_root)
 
     @cached_property
+    def local_layers(self) -> str:
+        """The folder for this store's writable layers, made; empty where they lie in the store itself."""
+        from ..linux import files
+
+        folder = self.local
+        if not folder:
+            return ""
+        with files.reporting("make", folder):
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+        files.ensure_own_folder(folder, hint="remove it, or name another with ARGOSY_LOCAL")
+        return os.path.join(folder, self.containers.identity())
+
+    @property
+    def left_behind(self) -> str:
+        """The folder in which removed containers may have left writable layers; empty when there is none."""
+        folder = self.local
+        return os.path.join(folder, self.containers.identity()) if folder and os.path.isdir(folder) else ""
+
+    @property
+    def local(self) -> str:
+        """Where writable layers are that do not lie in their store: ARGOSY_LOCAL; empty where they do.
+
+        Without that variable a store that cannot have them (no overlay writes to NFS) has
+        them in /var/tmp, which is a disk of this machine and outlives a boot.
+        """
+        if named := self.environ.get("ARGOSY_LOCAL"):
+            return os.path.abspath(named)
+        return "" if self.features.writable_layers.available else f"/var/tmp/argosy-{self._uid}"
+
+    @cached_property
     def snapshotter(self) -> Snapshotter:
         from ..snapshots import choose
 
@@ -156,11 +186,11 @@ class Host:
 
     @cached_property
     def features(self) -> HostFeatures:
-        """What this kernel lets this user do; probed once a boot, then read from cache/features.json."""
+        """What this kernel lets this user do; probed once a boot, then read from the cache."""
         from ..linux import features
 
         try:
-            with open(os.path.join(self.cache, "features.json"), "rb", buffering=0) as file:
+            with open(self._features_file, "rb", buffering=0) as file:
                 known = features.HostFeatures.from_json(file.read())
             if known.key == features.key():
                 return known
@@ -195,10 +225,15 @@ class Host:
         found = features.probe(folder=folder, path=self.search_path)
         try:
             os.makedirs(self.cache, exist_ok=True)
-            files.write_atomic(os.path.join(self.cache, "features.json"), found.to_json(), sync=False)
+            files.write_atomic(self._features_file, found.to_json(), sync=False)
         except (OSError, Error):
             pass  # it will be probed again; whatever needs the disk will say what is wrong with it
         return found
+
+    @property
+    def _features_file(self) -> str:
+        """One for each of the machines that share the store."""
+        return os.path.join(self.cache, f"features-{os.uname().nodename.replace('/', '_')}.json")
 
     @property
     def cache(self) -> str:
@@ -264,7 +299,7 @@ class Host:
             return
         from ..linux import syscalls, userns
 
-        self._entered = (self.root, self.features)
+        self._entered = (self.root, self.features, self.local)
         userns.enter_user_namespace(path=self.search_path, further=syscalls.CLONE_NEWCGROUP)
 
     def enter_namespace(self) -> None:
@@ -328,7 +363,7 @@ class Host:
         from ..linux import files
 
         own = f"/tmp/argosy-{self._uid}"
-        files.ensure_own_folder(own)
+        files.ensure_own_folder(own, hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own")
         return own
 
     @cached_property

@@ -29,6 +29,9 @@ examples:
 environment:
   ARGOSY_ROOT          the store (default: /var/lib/argosy for root, else
                        $XDG_DATA_HOME/argosy or ~/.local/share/argosy)
+  ARGOSY_LOCAL         folder for the writable layers of containers (default:
+                       in the store, or where no overlay can write to that, as
+                       on NFS, /var/tmp/argosy-UID)
   ARGOSY_SNAPSHOTTER   kind of the layers of a new store: erofs, unpacked or
                        unpacked-user (default: the best that works here)
 """
@@ -53,7 +56,11 @@ def gather(host: Host) -> ops.Facts:
     host.containers  # noqa: B018 (checks the store's version before anything is said about it)
     features = host.probe()
     store = ops.describe_store(
-        Path(host.root), read_listing(host.root), host.containers.list(), snapshots=_snapshots(host)
+        Path(host.root),
+        read_listing(host.root),
+        host.containers.list(),
+        snapshots=_snapshots(host),
+        local=host.local,
     )
     machine = ops.describe_machine()
     return {
@@ -99,6 +106,7 @@ def _lines(facts: ops.Facts) -> Iterator[str]:
     running = facts["ContainersRunning"]
     yield f"  Containers: {facts['Containers']} ({running} running, {facts['ContainersStopped']} not)"
     yield f"  Snapshots: {facts['Snapshots']}"
+    yield f"  Writable layers: {facts['WritableLayers']}"
     yield (
         f" Runtime: {runtime['Version']} ({runtime['Path']})" if runtime["Path"] else f" Runtime: {runtime['Problem']}"
     )

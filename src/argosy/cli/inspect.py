@@ -69,7 +69,9 @@ def _describe(name: str, kind: str | None, host: Host) -> dict[str, Any]:  # Any
             if kind == "container":
                 raise _no_such(name) from error
         else:
-            return describe_container(record, host.containers.folder(record.id), _config_of(record, host))
+            return describe_container(
+                record, record.local or host.containers.folder(record.id), _config_of(record, host)
+            )
     try:
         records = host.refs.resolve(host.refs.lookup(name).image_id)
     except Error as error:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled, InvalidInput
+from ..ops.containers import remove_left_behind
 from ..ops.prune import prune
 from . import output
 
@@ -49,6 +50,8 @@ def main(args: Namespace, host: Host) -> int:
         unused=args.all,
         told=lambda name: output.write(f"Untagged: {name}\n"),
     )
+    if host.left_behind:
+        remove_left_behind(host.containers, host.left_behind)
     output.write("".join(f"Deleted: {digest}\n" for digest in (*freed.images, *freed.layers)))
     output.write(f"Total reclaimed space: {output.human_size(freed.size)}\n")
     return 0

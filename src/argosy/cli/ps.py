@@ -144,11 +144,12 @@ def row(record: Container, *, no_trunc: bool, size: str = "") -> dict[str, outpu
 
 
 def status_text(record: Container, *, now: float | None = None) -> str:
-    """«Up 2 hours», «Exited (0) 3 minutes ago», «Created»."""
+    """«Up 2 hours», «Exited (0) 3 minutes ago», «Created»; of another machine that shares the store, with its name."""
     if record.status == "running":
         started = output.timestamp(record.started)
         moment = time.time() if now is None else now
-        return f"Up {output.human_duration(moment - started)}" if started is not None else "Up"
+        text = f"Up {output.human_duration(moment - started)}" if started is not None else "Up"
+        return f"{text} on {record.host}" if ops.is_elsewhere(record) else text
     if record.status == "exited":
         return f"Exited ({record.exit_code}) {output.age(record.finished, now=now)}"
     return "Created"

@@ -154,6 +154,7 @@ def main(args: Namespace, host: Host) -> int:
         seccomp=host.seccomp,
         now=host.now,
         stdin_fd=0,
+        local=host.local_layers,
         rootless=host.rootless,
         warn=output.warning,
     )

@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from .faults import link_missing, nothing_to_hide
-from .target import Target, joined
+from .target import Folder, Target, joined
 from .whiteouts import OPAQUE_XATTR, ORIGIN_XATTR, WHITEOUT_XATTR, mark_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = {"character": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 #: What the kernel answers for ids without a mapping, and for rights that a user lacks.
 _OWNER_REFUSED = (errno.EPERM, errno.EINVAL, errno.EOVERFLOW)
+_MODE_REFUSED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_MKNOD_REFUSED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_LINK_REFUSED = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
 _DEFAULT_ACL = b"system.posix_acl_default"
 #: Not permitted, not on this file system, no valid value, more than this file system holds (ext4 says ENOSPC).
 _XATTR_REFUSED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.E2BIG, errno.ERANGE, errno.ENOSPC)
@@ -38,6 +43,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
     #: folders that were made because something lies in them; the root never counts
     implied: tuple[bytes, ...]
+    #: paths whose content in lower layers is hidden, where no mark on disk can say so; none lies in another
+    hidden: tuple[bytes, ...] = ()
     #: one line a sort of loss, with its count
     warnings: tuple[str, ...]
 
@@ -46,9 +53,10 @@ def apply(reader: ArchiveReader, root_fd: int, *, user: bool = False) -> Applied
     """Write all entries of *reader* into the empty folder *root_fd*; the archive is read to its end.
 
     *user* is for everything but the host's root: overlayfs marks go into user.overlay.*
-    (mount with userxattr), and owners that cannot be given are passed over. Devices
-    and extended attributes that the kernel refuses are passed over in both cases; the
-    result says so. Nothing is synced.
+    (mount with userxattr). Owners, modes, devices and extended attributes that kernel
+    or file system refuse are passed over, and hard links become copies; the result says so. Where
+    attributes cannot be had at all, whiteouts and opaque folders are told instead of
+    marked. Nothing is synced.
 
     Raises OSError, and Corrupt as the reader and IndexBuilder do. Memory grows with
     folders, not with entries.
@@ -60,7 +68,7 @@ def apply(reader: ArchiveReader, root_fd: int, *, user: bool = False) -> Applied
             work.add(entry)
         work.finish()
         implied = tuple(sorted(path for path, folder in tree.folders.items() if folder.implied and path))
-        return Applied(implied=implied, warnings=work.warnings())
+        return Applied(implied=implied, hidden=work.hidden(), warnings=work.warnings())
     finally:
         tree.close()
 
@@ -71,7 +79,9 @@ class _Application:
         self._tree = tree
         self._user = user
         self._marks = b"user." if user else b"trusted."
-        _make_plain(b"/proc/self/fd/%d" % tree.fd(b""))
+        top = b"/proc/self/fd/%d" % tree.fd(b"")
+        _make_plain(top)
+        self._keeps_marks = _can_be_marked(top, self._marks + OPAQUE_XATTR)
         self._owner = (os.geteuid(), os.getegid())
         self._losses: dict[str, int] = {}
         #: Whiteouts that a file of the same layer has taken the place of; should a folder follow, it is opaque.
@@ -115,7 +125,8 @@ class _Application:
         folder.mode, folder.mtime_ns = entry.mode, entry.mtime_ns
         folder.default_acl = entry.xattrs.get(_DEFAULT_ACL)
         place = b"/proc/self/fd/%d" % tree.fd(path)
-        self._give(place, entry.uid, entry.gid)
+        if not self._give(place, entry.uid, entry.gid):
+            folder.mode &= ~_SET_IDS
         for xattr in stale:
             os.removexattr(place, xattr)
         self._set_xattrs(place, entry.xattrs)
@@ -130,11 +141,12 @@ class _Application:
             if entry.size:
                 self._write(fd, entry)
             # Owner first, it clears set-id bits and capabilities; mode late, it may forbid attributes to a plain user.
-            if (entry.uid, entry.gid) != self._owner:
-                self._give(fd, entry.uid, entry.gid)
+            mode = entry.mode
+            if (entry.uid, entry.gid) != self._owner and not self._give(fd, entry.uid, entry.gid):
+                mode &= ~_SET_IDS
             if entry.xattrs:
                 self._set_xattrs(fd, entry.xattrs)
-            os.fchmod(fd, entry.mode)
+            self._set_mode(fd, mode)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
@@ -169,8 +181,7 @@ class _Application:
         free = name if old is None else b".link-" + os.urandom(8).hex().encode()
         source_fd = os.dup(self._tree.fd(other))  # asking for the other folder may close the tree's own
         try:
-            fd = self._tree.fd(real)
-            os.link(target_name, free, src_dir_fd=source_fd, dst_dir_fd=fd, follow_symlinks=False)
+            self._link(source_fd, target_name, self._tree.fd(real), free)
         finally:
             os.close(source_fd)
         if old is not None:
@@ -178,11 +189,22 @@ class _Application:
             fd = self._tree.fd(real)
             os.rename(free, name, src_dir_fd=fd, dst_dir_fd=fd)
 
+    def _link(self, source_fd: int, target_name: bytes, fd: int, name: bytes) -> None:
+        try:
+            os.link(target_name, name, src_dir_fd=source_fd, dst_dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _LINK_REFUSED:
+                raise
+            _copy(source_fd, target_name, fd, name)
+            self._lost("hard links became copies: this file system has none")
+
     def _device(self, entry: Entry, real: bytes, name: bytes) -> None:
         mode, device = _DEVICES[entry.kind] | 0o600, os.makedev(entry.major, entry.minor)
         try:
             self._made(real, name, lambda fd: os.mknod(name, mode, device, dir_fd=fd))
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in _MKNOD_REFUSED:
+                raise
             self._lost("device nodes were left out: making them is not permitted here")
             return
         self._dress(entry, real, name, has_mode=True)
@@ -220,12 +242,16 @@ class _Application:
             self._overruled.add(path)
 
     def _make_whiteout(self, real: bytes, name: bytes) -> None:
+        if not self._keeps_marks:
+            folder = self._tree.folders[real]
+            folder.hidden = folder.hidden or set()
+            return folder.hidden.add(name)
         fd = self._tree.fd(real)
         if self._has_mknod:
             try:
                 return os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
             except OSError as error:
-                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                if error.errno not in _MKNOD_REFUSED:
                     raise
                 self._has_mknod = False
         # Linux 6.7 knows empty files with an attribute too, in folders that say so; `finish` marks those.
@@ -243,17 +269,35 @@ class _Application:
             self._give(place, entry.uid, entry.gid, follow=False)
         self._set_xattrs(place, entry.xattrs, follow=False)
         if has_mode:
-            os.chmod(name, entry.mode, dir_fd=fd)
+            self._set_mode(place, entry.mode)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd, follow_symlinks=False)
 
-    def _give(self, place: bytes | int, uid: int, gid: int, *, follow: bool = True) -> None:
-        """chown; *follow* where *place* is a descriptor, also as /proc/self/fd/N, which is a link."""
+    def _give(self, place: bytes | int, uid: int, gid: int, *, follow: bool = True) -> bool:
+        """chown; *follow* where *place* is a descriptor, also as /proc/self/fd/N, which is a link.
+
+        False when the owner exists here but another stays: set-id bits would be that one's.
+        """
         try:
             os.chown(place, uid, gid, follow_symlinks=follow)
         except OSError as error:
-            if not self._user or error.errno not in _OWNER_REFUSED:
+            if error.errno not in _OWNER_REFUSED:
                 raise
+            found = os.stat(place, follow_symlinks=follow)
+            if (found.st_uid, found.st_gid) == (uid, gid):
+                return True
+            if error.errno == errno.EPERM:
+                self._lost("owners were left as they are: changing them is not permitted here")
+                return False
             self._lost("owners were left as they are: their ids are not mapped here")
+        return True
+
+    def _set_mode(self, place: bytes | int, mode: int) -> None:
+        try:
+            os.chmod(place, mode)
+        except OSError as error:
+            if error.errno not in _MODE_REFUSED:
+                raise
+            self._lost("modes were left as they are: this file system keeps none")
 
     def _set_xattrs(self, place: bytes | int, xattrs: Mapping[bytes, bytes], *, follow: bool = True) -> None:
         for name, value in xattrs.items():
@@ -285,17 +329,30 @@ class _Application:
             place = b"/proc/self/fd/%d" % fd
             if folder.implied and not self._user:
                 self._give(place, 0, 0)
-            if folder.opaque:
-                os.setxattr(place, self._marks + OPAQUE_XATTR, b"y")
-            elif path in parents:
-                os.setxattr(place, self._marks + OPAQUE_XATTR, b"x")
-            if folder.origin:
-                # See IndexBuilder: overlayfs looks for whiteouts here even where it merges nothing.
-                os.setxattr(place, self._marks + ORIGIN_XATTR, b"")
+            if self._keeps_marks:
+                self._mark_folder(place, folder, has_file_whiteouts=path in parents)
             if folder.default_acl is not None:
                 self._set_xattr(place, _DEFAULT_ACL, folder.default_acl)
-            os.chmod(place, folder.mode)
+            self._set_mode(place, folder.mode)
             os.utime(place, ns=(folder.mtime_ns, folder.mtime_ns))
+
+    def _mark_folder(self, place: bytes, folder: Folder, *, has_file_whiteouts: bool) -> None:
+        if folder.opaque:
+            os.setxattr(place, self._marks + OPAQUE_XATTR, b"y")
+        elif has_file_whiteouts:
+            os.setxattr(place, self._marks + OPAQUE_XATTR, b"x")
+        if folder.origin:
+            # See IndexBuilder: overlayfs looks for whiteouts here even where it merges nothing.
+            os.setxattr(place, self._marks + ORIGIN_XATTR, b"")
+
+    def hidden(self) -> tuple[bytes, ...]:
+        """See Applied. The root's own mark is left out: overlayfs, too, passes over it."""
+        if self._keeps_marks:
+            return ()
+        found = {path for path, folder in self._tree.folders.items() if folder.opaque and path}
+        for path, folder in self._tree.folders.items():
+            found.update(joined(path, name) for name in folder.hidden or ())
+        return tuple(sorted(path for path in found if not _lies_in(path, found)))
 
 
 _MAKERS: dict[str, Callable[[_Application, Entry, bytes, bytes], None]] = {
@@ -308,9 +365,57 @@ _MAKERS: dict[str, Callable[[_Application, Entry, bytes, bytes], None]] = {
 }
 
 
+def _lies_in(path: bytes, others: set[bytes]) -> bool:
+    """Whether one of *others* is a folder above *path*."""
+    while path:
+        path = path.rpartition(b"/")[0]
+        if path in others:
+            return True
+    return False
+
+
+def _can_be_marked(place: bytes, mark: bytes) -> bool:
+    """Whether folders on this file system can carry overlayfs's marks."""
+    try:
+        os.setxattr(place, mark, b"n")  # means nothing
+        os.removexattr(place, mark)
+    except OSError as error:
+        if error.errno not in _XATTR_REFUSED:
+            raise
+        return False
+    return True
+
+
+def _copy(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
+    """A second file like the first, where it cannot have a second name."""
+    found = os.lstat(source, dir_fd=source_fd)
+    times = (found.st_atime_ns, found.st_mtime_ns)
+    if stat.S_ISLNK(found.st_mode):
+        os.symlink(os.readlink(source, dir_fd=source_fd), target, dir_fd=target_fd)
+        os.utime(target, ns=times, dir_fd=target_fd, follow_symlinks=False)
+        return
+    if not stat.S_ISREG(found.st_mode):
+        os.mknod(target, found.st_mode, found.st_rdev, dir_fd=target_fd)
+        return
+    old = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
+    try:
+        new = os.open(target, _NEW_FILE, 0o600, dir_fd=target_fd)
+        try:
+            while os.sendfile(new, old, None, 1 << 30):
+                pass
+            with suppress(OSError):  # told of the first already
+                os.fchmod(new, stat.S_IMODE(found.st_mode))
+            os.utime(new, ns=times)
+        finally:
+            os.close(new)
+    finally:
+        os.close(old)
+
+
 def _make_plain(place: bytes) -> None:
     """Take away what new files inherit from a folder: its group by the set-gid bit, its default ACL."""
-    os.chmod(place, 0o700)
+    with suppress(PermissionError):  # a file system without modes
+        os.chmod(place, 0o700)
     for name in ("system.posix_acl_default", "system.posix_acl_access"):
         try:
             os.removexattr(place, name)

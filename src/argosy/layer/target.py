@@ -32,7 +32,7 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Folder:
     """A folder that was made; what would change what goes into it, or be changed by it, is set at the end."""
 
-    __slots__ = ("default_acl", "folders", "implied", "mode", "mtime_ns", "opaque", "origin")
+    __slots__ = ("default_acl", "folders", "hidden", "implied", "mode", "mtime_ns", "opaque", "origin")
 
     def __init__(self) -> None:
         self.mode = 0o755
@@ -42,6 +42,8 @@ class Folder:
         self.opaque = False
         #: marked as holding whiteouts
         self.origin = False
+        #: names that whiteouts take away, where the file system cannot keep marks
+        self.hidden: set[bytes] | None = None
         #: names of the folders in it
         self.folders: set[bytes] | None = None
 

@@ -43,14 +43,22 @@ _KINDS: dict[int, NodeKind] = {
 class TreeReader:
     """An open tree; LayerContents. *implied* are its folders that the layer does not describe.
 
+    *hidden* are paths of lower layers' content that it hides without marks on disk.
     Of a *live* tree, that somebody writes to meanwhile, what vanishes was not there;
     a file that becomes something else raises Conflict (file-changed).
     """
 
-    def __init__(self, tree: str, implied: Iterable[bytes] = (), *, live: bool = False) -> None:
+    def __init__(
+        self, tree: str, implied: Iterable[bytes] = (), hidden: Iterable[bytes] = (), *, live: bool = False
+    ) -> None:
         self._tree = tree
         self._live = live
         self._implied = frozenset(implied)
+        #: {folder: names that are hidden in it}
+        self._hidden: dict[bytes, set[bytes]] = {}
+        for path in hidden:
+            above, _, name = path.rpartition(b"/")
+            self._hidden.setdefault(above, set()).add(name)
         #: {inode of a folder: what is in it}
         self._children: dict[int, dict[bytes, Node]] = {}
         with reporting("read", tree):
@@ -112,12 +120,14 @@ class TreeReader:
 
     def _read_folder(self, fd: int, path: bytes) -> dict[bytes, Node]:
         has_file_whiteouts = overlay_mark(file_xattrs(fd), OPAQUE_XATTR) == b"x"
-        children = {}
+        hidden = self._hidden.get(path, set())
+        #: inodes of whiteouts that are not on disk; nothing has these
+        children = {name: Node(kind="whiteout", inode=-number) for number, name in enumerate(hidden, 1)}
         for text in os.listdir(fd):
             name = os.fsencode(text)
             below = path + b"/" + name if path else name
             try:
-                child = children[name] = self._child(fd, name, below, has_file_whiteouts)
+                child = children[name] = self._child(fd, name, below, has_file_whiteouts, hides=name in hidden)
             except FileNotFoundError:
                 if not self._live:
                     raise
@@ -125,7 +135,7 @@ class TreeReader:
                 self._paths.setdefault(child.inode, below)
         return children
 
-    def _child(self, fd: int, name: bytes, path: bytes, has_file_whiteouts: bool) -> Node:
+    def _child(self, fd: int, name: bytes, path: bytes, has_file_whiteouts: bool, *, hides: bool) -> Node:
         found = os.lstat(name, dir_fd=fd)
         if stat.S_ISCHR(found.st_mode) and not found.st_rdev:
             return Node(kind="whiteout", inode=found.st_ino)
@@ -137,11 +147,17 @@ class TreeReader:
         stored = found.st_size
         if stat.S_ISREG(found.st_mode) and found.st_blocks * _STAT_BLOCK < stored:
             stored = _stored(fd, name)
-        return _node(target, found, xattrs, stored=stored, implied=path in self._implied)
+        return _node(target, found, xattrs, stored=stored, implied=path in self._implied, hides=hides)
 
 
 def _node(
-    target: bytes, found: os.stat_result, xattrs: Mapping[bytes, bytes], *, stored: int = 0, implied: bool = False
+    target: bytes,
+    found: os.stat_result,
+    xattrs: Mapping[bytes, bytes],
+    *,
+    stored: int = 0,
+    implied: bool = False,
+    hides: bool = False,
 ) -> Node:
     kind = _KINDS[stat.S_IFMT(found.st_mode)]
     is_file, is_device = kind == "file", kind in ("character", "block")
@@ -159,7 +175,7 @@ def _node(
         major=os.major(found.st_rdev) if is_device else 0,
         minor=os.minor(found.st_rdev) if is_device else 0,
         xattrs={name: value for name, value in xattrs.items() if not is_overlay_xattr(name)} or NO_XATTRS,
-        opaque=kind == "folder" and overlay_mark(xattrs, OPAQUE_XATTR) == b"y",
+        opaque=kind == "folder" and (hides or overlay_mark(xattrs, OPAQUE_XATTR) == b"y"),
         implied=implied and kind == "folder",
     )
 

@@ -45,6 +45,8 @@ class HostFeatures(msgspec.Struct, frozen=True, kw_only=True):
     #: newuidmap and newgidmap with ranges for this user; without it one id only.
     newuidmap: Feature
     overlay: Feature
+    #: Folders of the file system that was tried can be the writable layer of an overlay (those of NFS cannot).
+    writable_layers: Feature
     #: Overlay made inside a user namespace, with user.overlay.* marks.
     overlay_userns: Feature
     #: Layers given to overlay one at a time (Linux 6.8): any number, any characters.
@@ -126,6 +128,10 @@ def _probed(scratch: str, path: str) -> HostFeatures:
         ),
         newuidmap=_subordinate_ids(path),
         overlay=inside.tried(lambda: _try_overlay(scratch, "a", inside.needed), "modprobe overlay"),
+        writable_layers=inside.tried(
+            lambda: _try_writable_layer(scratch, inside.needed),
+            "a store on a disk (ext4, xfs, btrfs); elsewhere these layers go to $ARGOSY_LOCAL or /var/tmp/argosy-UID",
+        ),
         overlay_userns=_Inside(path, needed=True).tried(
             lambda: _try_overlay(scratch, "b", True), "Linux 5.11 or later"
         ),
@@ -254,8 +260,13 @@ def _folders(scratch: str, name: str, *inner: str) -> list[str]:
 
 
 def _try_overlay(scratch: str, name: str, userxattr: bool) -> None:
+    lower, other, target = _folders(scratch, name, "lower", "other", "target")
+    mounts.Overlay(lowers=(lower, other), target=target, userxattr=userxattr).execute()
+
+
+def _try_writable_layer(scratch: str, userxattr: bool) -> None:
     """Mount, change a lower file, delete another: copy-up and whiteouts must work on this file system."""
-    lower, upper, work, target = _folders(scratch, name, "lower", "upper", "work", "target")
+    lower, upper, work, target = _folders(scratch, "w", "lower", "upper", "work", "target")
     for file in ("changed", "deleted"):
         with open(os.path.join(lower, file), "w") as stream:
             stream.write("below")

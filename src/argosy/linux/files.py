@@ -1,4 +1,4 @@
-"""Files on the trusted side: written aside and renamed, locked, removed.
+"""Files on the trusted side: written aside and renamed, removed.
 
 Nothing here resolves hostile paths (that is paths.py), except that remove_tree is
 safe on a tree whose content is hostile. OSError becomes one of our errors in
@@ -8,10 +8,8 @@ translate(), the only table of its kind.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -144,32 +142,10 @@ def sync_file(path: StrPath) -> None:
         os.close(fd)
 
 
-@contextmanager
-def locked(path: StrPath, *, shared: bool = False, timeout_s: float | None = None) -> Iterator[int]:
-    """Hold flock on *path*, made when absent and never removed; yields its descriptor.
-
-    The kernel drops the lock with the process. Not for folders that several hosts
-    share. *timeout_s* None waits for ever, 0 not at all; then Unavailable.
-    """
-    with reporting("lock", path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _flock(fd, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout_s)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def unlock(fd: int) -> None:
-    """Close a descriptor with a flock; closing alone keeps the lock where a process forked meanwhile has it too."""
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    os.close(fd)
-
-
-def ensure_own_folder(path: StrPath) -> None:
+def ensure_own_folder(path: StrPath, *, hint: str) -> None:
     """Make a folder that is ours alone at a place where anybody may make one, as /tmp.
 
-    Raises Conflict (code folder-not-ours) when somebody else has been there before.
+    Raises Conflict (code folder-not-ours) with *hint* when somebody else has been there before.
     """
     with reporting("make", path):
         try:
@@ -181,7 +157,7 @@ def ensure_own_folder(path: StrPath) -> None:
                     f"{os.fspath(path)} is not a folder of this user alone",
                     code="folder-not-ours",
                     context=f"another user owns it or may write to it (mode {stat.filemode(found.st_mode)})",
-                    hint="remove it, or set XDG_RUNTIME_DIR to a folder of your own",
+                    hint=hint,
                 ) from None
 
 
@@ -255,26 +231,6 @@ def _rename_exclusive(source: StrPath, target: StrPath) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _flock(fd: int, path: StrPath, kind: int, timeout_s: float | None) -> None:
-    if timeout_s is None:
-        return fcntl.flock(fd, kind)
-    deadline = time.monotonic() + timeout_s
-    pause = 0.001
-    while True:
-        try:
-            return fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"{os.fspath(path)} is locked by another process",
-                    code="locked",
-                    context=f"waited {timeout_s:g} s",
-                    hint="try again when the other argosy command has ended",
-                ) from error
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
 
 
 def _remove_at(parent_fd: int, name: str) -> None:

@@ -14,7 +14,7 @@ import select
 import signal
 import stat
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
@@ -50,6 +50,31 @@ class Completed(Struct, frozen=True, kw_only=True):
         )
 
 
+class Process(Struct, frozen=True, kw_only=True):
+    """One process among those of all hosts, named for good."""
+
+    #: the host's name, for people
+    host: str
+    #: id of the host's start, of which *start* counts; no two hosts share one
+    boot: str
+    #: number of the pid namespace in which *pid* means something
+    space: int
+    pid: int
+    start: int
+
+    @classmethod
+    def own(cls) -> Process:
+        """This one."""
+        pid = os.getpid()
+        return cls(host=os.uname().nodename, boot=boot_id(), space=pid_space(), pid=pid, start=start_time(pid) or 0)
+
+    def fate(self) -> Literal["alive", "dead", "unknown"]:
+        """What has become of it; unknown from another host, from after a boot, and from another pid namespace."""
+        if self.boot != boot_id() or self.space != pid_space():
+            return "unknown"
+        return "alive" if is_alive(self.pid, self.start) or _is_hidden(self.pid) else "dead"
+
+
 def exit_status(wait_status: int) -> int:
     """The shell's number for what waitpid returned: the exit status, or 128 + signal."""
     code = os.waitstatus_to_exitcode(wait_status)
@@ -81,6 +106,11 @@ def boot_id() -> str:
     """Changes with each boot; start times mean something only within one."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
+
+
+def pid_space() -> int:
+    """Number of this process's pid namespace."""
+    return os.stat("/proc/self/ns/pid").st_ino
 
 
 def start_time(pid: int) -> int | None:
@@ -305,6 +335,19 @@ def _is_program(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.X_OK)
     except OSError:
         return False
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether the process exists though /proc does not show it (mounted with hidepid)."""
+    if _stat_fields(pid) is not None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _stat_fields(pid: int) -> list[bytes] | None:

@@ -19,6 +19,7 @@ from ..oci.image import CONFIG_LIMIT, read_blob, read_manifest
 from ..oci.manifest import Manifest
 from ..store import gc
 from . import prune
+from .containers import is_elsewhere
 from .progress import Advanced, Finished, Started, silent
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
-    from ..store.records import ContainerStore
+    from ..store.records import Container, ContainerStore
     from ..store.refs import RefRecord, RefStore
     from .progress import Progress
 
@@ -111,15 +112,11 @@ class _Check:
 
     def report(self) -> Report:
         records, containers = self._refs.list(), self._containers.list()
-        for record in records:
-            self._walk_image(record.descriptor, _name(record), whole=False)
-            self._walk_image(record.manifest, _name(record), whole=True)
-        for container in containers:
-            self._walk_image(container.manifest, f"{_CONTAINER}{container.name}", whole=True)
+        self.walk_images(records, containers)
         found = sorted(self._blobs.walk())
         layers = sorted(self._snapshotter.walk())
         findings = [*self._check_blobs(found), *self._missing(), *self._check_tags(records)]
-        findings += [*self._check_layers(layers), *self._check_containers()]
+        findings += [*self._check_layers(layers), *self._check_containers(containers)]
         return Report(
             blobs=len(found),
             layers=len(layers),
@@ -130,6 +127,14 @@ class _Check:
             rubbish=self._rubbish(),
         )
 
+    def walk_images(self, records: tuple[RefRecord, ...], containers: tuple[Container, ...]) -> None:
+        """Note what names and containers need."""
+        for record in records:
+            self._walk_image(record.descriptor, _name(record), whole=False)
+            self._walk_image(record.manifest, _name(record), whole=True)
+        for container in containers:
+            self._walk_image(container.manifest, f"{_CONTAINER}{container.name}", whole=True)
+
     def repair(self, report: Report) -> Report:
         done = []
         for finding in report.findings:
@@ -138,7 +143,7 @@ class _Check:
                     done.append(line)
             except Error as error:
                 done.append(f"could not mend {finding.kind} {finding.name}: {error.message}")
-        swept = gc.sweep(self._blobs, _everything(self._blobs), grace_s=0)
+        swept = gc.remove_parts(self._blobs, grace_s=0)
         if swept.parts:
             done.append(f"removed {swept.parts} parts of interrupted transfers ({swept.size} bytes)")
         done += [f"removed tmp/{name}" for name in prune.remove_leftovers(self._blobs.root, grace_s=gc.GRACE_S)]
@@ -154,7 +159,7 @@ class _Check:
         if finding.kind == "tag" and finding.name.endswith(".json"):
             self._refs.discard(finding.name)
             return f"removed tag record {finding.name}"
-        if finding.kind == "container":
+        if finding.kind == "container" and finding.name in dict(self._containers.damaged()):
             return f"set aside container {finding.name[:12]} as {self._containers.set_aside(finding.name)}"
         return ""
 
@@ -224,9 +229,18 @@ class _Check:
         return ""
 
     def _missing(self) -> Iterator[Finding]:
-        for digest in sorted(self._needed):
-            if self._blobs.stat(digest) is None:
-                yield self._finding("blob", digest, "it is missing")
+        missing = [digest for digest in sorted(self._needed) if self._blobs.stat(digest) is None]
+        if missing:
+            yield from self._missed_now(missing)
+
+    def _missed_now(self, missing: list[Digest]) -> Iterator[Finding]:
+        """Looks once more while nothing can be deleted: a name may have gone, with its blobs, since it was read."""
+        with self._blobs.publishing():
+            now = _Check(self._refs, self._containers, self._blobs, self._snapshotter, silent)
+            now.walk_images(self._refs.list(), self._containers.list())
+            for digest in missing:
+                if digest in now._needed and self._blobs.stat(digest) is None:
+                    yield self._finding("blob", digest, "it is missing")
 
     def _check_tags(self, records: tuple[RefRecord, ...]) -> Iterator[Finding]:
         for name, why in self._refs.damaged():
@@ -265,7 +279,7 @@ class _Check:
                 yield self._finding("layer", diff_id, _reason(error))
             self._progress(Finished(diff_id.short, "Checked"))
 
-    def _check_containers(self) -> Iterator[Finding]:
+    def _check_containers(self, containers: tuple[Container, ...]) -> Iterator[Finding]:
         for container_id, why in self._containers.damaged():
             folder = self._containers.folder(container_id)
             yield Finding(
@@ -275,6 +289,15 @@ class _Check:
                 affects=(f"{_CONTAINER}{container_id[:12]}",),
                 remedy=f"its files are in {folder}/upper; argosy check --repair sets them aside",
             )
+        for record in containers:
+            if record.local and not is_elsewhere(record) and _lost_files(record):
+                yield Finding(
+                    kind="container",
+                    name=record.id,
+                    problem=f"its files in {record.local} are gone",
+                    affects=(f"{_CONTAINER}{record.name}",),
+                    remedy=f"argosy rm {record.name}",
+                )
 
     def _finding(self, kind: Kind, digest: Digest, problem: str) -> Finding:
         users = tuple(sorted(self._users.get(digest, ())))
@@ -297,12 +320,13 @@ class _Check:
         return (*parts, *(f"tmp/{name}" for name in prune.leftovers(root)))
 
 
+def _lost_files(record: Container) -> bool:
+    """Whether the writable layer of a container that has run is gone, as systemd empties /var/tmp after a month."""
+    return record.status == "exited" and not os.path.isdir(f"{record.local}/upper")
+
+
 def _name(record: RefRecord) -> str:
     return f"{_UNTAGGED}{record.image_id.short}" if record.is_untagged else record.reference.familiar()
-
-
-def _everything(blobs: BlobStore) -> gc.Reached:
-    return gc.Reached(blobs=frozenset(blobs.walk()), diff_ids=frozenset())
 
 
 def _reason(error: Error) -> str:

@@ -42,6 +42,7 @@ def commit(
     reference: Reference | None,
     *,
     folder: str,
+    upper: str,
     blobs: BlobStore,
     refs: RefStore,
     snapshotter: Snapshotter,
@@ -51,7 +52,7 @@ def commit(
     changes: Iterable[str] = (),
     rootless: bool = False,
 ) -> Image:
-    """Make an image of *container* (its record and its folder) and name it *reference*; gives the image.
+    """Make an image of *container* (its record, folder and writable layer) and name it *reference*; gives the image.
 
     Without a reference the image is listed as <none>. A container that changed
     nothing gives an image with the same layers and one more step of history.
@@ -67,7 +68,7 @@ def commit(
         workspace(folder) as place,
         image_view(snapshotter, base.config.diff_ids, place, userxattr=rootless) as (image_fd, _),
     ):
-        layer = _write_layer(f"{folder}/upper", blobs, partial(_has_folder, image_fd))
+        layer = _write_layer(upper, blobs, partial(_has_folder, image_fd))
     config = _with_step(config, container, layer[1] if layer else None, created, author, message)
     below = tuple(each.in_oci_terms for each in base.manifest.layers)
     layers = below if layer is None else (*below, layer[0])

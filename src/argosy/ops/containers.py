@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Conflict, Error, NotFound
+from ..errors import Conflict, Error, NotFound, Unavailable
 from ..linux import processes
+from ..linux.files import remove_tree
+from ..linux.locks import idle
 from ..store.records import Container
 
 if TYPE_CHECKING:
@@ -38,12 +40,24 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_abandoned(container: Container) -> bool:
-    """Whether its supervisor died before it recorded the end."""
+    """Whether its supervisor died before it recorded the end; false where only another machine can know.
+
+    A machine is known by its name, which it keeps when it starts again.
+    """
     if container.status == "exited" or container.pid is None or container.start_time is None:
+        return False
+    if is_elsewhere(container):
         return False
     if container.boot and container.boot != processes.boot_id():
         return True
+    if container.space and container.space != processes.pid_space():
+        return False
     return not processes.is_alive(container.pid, container.start_time)
+
+
+def is_elsewhere(container: Container) -> bool:
+    """Whether it runs, or ran, on another machine that shares the store."""
+    return bool(container.host) and container.host != os.uname().nodename
 
 
 def reap(
@@ -101,7 +115,7 @@ def end(keys: Iterable[str], *, containers: ContainerStore, kill: Callable[[str]
             record = containers.get(key)
         except NotFound:
             continue
-        if record.status == "running":
+        if record.status == "running" and not is_elsewhere(record):
             kill(record.id)
             ended.add(key)
     return frozenset(ended)
@@ -116,6 +130,13 @@ def remove(
     """
     record = containers.get(key)
     running = record.status != "exited" and not is_abandoned(record) and record.pid is not None
+    if running and is_elsewhere(record) and not force:
+        raise Conflict(
+            f'cannot remove container "/{record.name}": container is running on {record.host}',
+            code="container-running",
+            context=f"this is {os.uname().nodename}; nothing here can end it",
+            hint=f"argosy rm -f {record.name}, there; here that forgets it, for a machine that does not come back",
+        )
     if running and not force:
         raise Conflict(
             f'cannot remove container "/{record.name}": container is running: '
@@ -123,9 +144,9 @@ def remove(
             code="container-running",
             hint=f"argosy rm -f {record.name}",
         )
-    if record.status != "exited":
+    if record.status != "exited" and not is_elsewhere(record):
         runtime().delete(record.id)
-    if running:
+    if running and not is_elsewhere(record):
         _wait_for_supervisor(record)
     containers.delete(record.id)
     return record
@@ -146,10 +167,27 @@ def _wait_for_supervisor(record: Container) -> None:
         os.close(pidfd)
 
 
+def remove_left_behind(containers: ContainerStore, local: str) -> int:
+    """Remove the writable layers in *local* (see ContainerStore.left_behind) that nobody uses; how many there were.
+
+    Of containers that were removed by another machine, which cannot reach this one's disk.
+    """
+    count = 0
+    for path in containers.left_behind(local):
+        with idle(path) as fd:
+            if fd is not None:
+                remove_tree(path)
+                count += 1
+    return count
+
+
 def writable_size(containers: ContainerStore, record: Container) -> int:
-    """Bytes that the container's own files take in its writable layer."""
+    """Bytes that the container's own files take in its writable layer; 0 where another machine has it."""
     total = 0
-    folders = [os.path.join(containers.folder(record.id), "upper")]
+    try:
+        folders = [os.path.join(containers.writable(record), "upper")]
+    except Unavailable:
+        return 0
     while folders:
         try:
             with os.scandir(folders.pop()) as entries:

@@ -36,11 +36,12 @@ def export(
     out: Sink,
     *,
     folder: str,
+    upper: str,
     blobs: BlobStore,
     snapshotter: Snapshotter,
     rootless: bool = False,
 ) -> None:
-    """Write the root of *container* (its record and its folder) into *out* as a tar, ordered by names alone.
+    """Write the root of *container* (its record, folder and writable layer) into *out* as a tar, ordered by names.
 
     What a launch brings (driver, mount points, volumes) is not in it. Of a running
     container the files are as they are found; one that grows is cut, one that goes is
@@ -50,7 +51,6 @@ def export(
     """
     image = Image(container.manifest, blobs)
     ensure_layers(image, snapshotter=snapshotter, blobs=blobs)
-    upper = f"{folder}/upper"
     os.makedirs(upper, exist_ok=True)
     owners = _owners_in_layers(image, snapshotter, blobs) if rootless else {}
     with (

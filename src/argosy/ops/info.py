@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     Facts = dict[str, Any]  # what --format sees: texts, numbers, truth values, maps and lists of them
 
 
-def describe_store(root: Path, images: Sequence[Row], containers: Sequence[Container], *, snapshots: str) -> Facts:
-    """Counts and the place. *snapshots* is the kind of the snapshotter."""
+def describe_store(
+    root: Path, images: Sequence[Row], containers: Sequence[Container], *, snapshots: str, local: str
+) -> Facts:
+    """Counts and places. *snapshots* is the kind of the snapshotter; *local* as Host.local."""
     running = sum(container.status == "running" for container in containers)
     return {
         "Root": str(root),
         "Snapshots": snapshots,
+        "WritableLayers": local or str(root / "containers"),
         "Images": len({row.image_id for row in images}),
         "Names": len(images),
         "Containers": len(containers),

@@ -62,6 +62,7 @@ def describe_container(record: Container, folder: str, config: ImageConfig) -> d
         "RestartCount": 0,
         "Driver": record.snapshotter,
         "Platform": "linux",
+        "Node": {"Name": record.host},
         "LogPath": "",
         "HostConfig": {"AutoRemove": record.auto_remove, "NetworkMode": options.get("network", "")},
         "GraphDriver": {"Name": record.snapshotter, "Data": {"UpperDir": f"{folder}/upper"}},

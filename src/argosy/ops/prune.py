@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt, NotFound
+from ..errors import Conflict, Corrupt, NotFound
 from ..linux.files import remove_tree
+from ..linux.locks import idle
 from ..oci.digest import Digest
 from ..store import gc
 from ..store.gc import Reached
@@ -64,7 +65,7 @@ def free(
     except Corrupt:
         return Freed()
     layers, layer_bytes = _remove_layers(loose.diff_ids, snapshotter)
-    swept = gc.remove(blobs, loose.blobs)
+    swept = gc.remove(blobs, loose.blobs, lambda: needed(refs, containers, blobs))
     return Freed(blobs=swept.blobs, layers=layers, size=layer_bytes + swept.size)
 
 
@@ -96,7 +97,7 @@ def prune(
     layers, layer_bytes = _remove_layers(
         (found for found in snapshotter.walk() if found not in keep.diff_ids), snapshotter
     )
-    swept = gc.sweep(blobs, keep, grace_s=grace_s)
+    swept = gc.sweep(blobs, lambda: needed(refs, containers, blobs), grace_s=grace_s)
     remove_leftovers(blobs.root, grace_s=grace_s)
     return Freed(
         images=tuple(sorted(set(forgotten))),
@@ -115,14 +116,21 @@ def remove_leftovers(root: str | os.PathLike[str], *, grace_s: float) -> tuple[s
     removed = []
     for name in leftovers(root):
         path = os.path.join(folder, name)
-        try:
-            if os.lstat(path).st_mtime > latest:
-                continue
-        except FileNotFoundError:
-            continue
-        remove_tree(path)
-        removed.append(name)
+        with suppress(FileNotFoundError), idle(path) as fd:
+            if fd is not None and os.fstat(fd).st_mtime <= latest and _removed(path):
+                removed.append(name)
     return tuple(removed)
+
+
+def _removed(path: str) -> bool:
+    """False when something is left: NFS keeps files that somebody has open."""
+    try:
+        remove_tree(path)
+    except Conflict as error:
+        if error.code != "folder-not-empty":
+            raise
+        return False
+    return True
 
 
 def leftovers(root: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Conflict
-from ..linux import mounts, paths
+from ..errors import Conflict, RuntimeFailed
+from ..linux import files, mounts, paths
 from ..oci.edits import ContainerEdits
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def mounted(
     userxattr: bool,
     volatile: bool = False,
 ) -> Iterator[RootFs]:
-    """The container's root, writable, at place_in(place); its own files go to folder/upper.
+    """The container's root, writable, at place_in(place); its own files go to folder/upper, on a file system that can.
 
     *place* is a workspace. *edits_for* is given a descriptor of the image's root and
     says what the generated layer must hold (links, files, mount points): some of it
@@ -131,17 +131,20 @@ def mounted(
     with image_view(snapshotter, diff_ids, place, userxattr=userxattr) as (image_fd, lowers):
         edits = edits_for(image_fd)
         generated.build(edits, image_root_fd=image_fd, folder=made)
-        for path in (made, upper):
-            _like_root_of_image(image_fd, path)
+        _like_root_of_image(image_fd, made)
+        with _hinting_at_place(folder):
+            _like_root_of_image(image_fd, upper)
     options = _USER_OPTIONS if userxattr else _OVERLAY_OPTIONS
-    mounts.Overlay(
+    overlay = mounts.Overlay(
         lowers=(made, *lowers),
         upper=upper,
         work=work,
         target=root,
         userxattr=userxattr,
         options=(*options, "volatile") if volatile else options,
-    ).execute()
+    )
+    with _hinting_at_place(folder):
+        overlay.execute()
     root_fd = paths.open_root(root)
     try:
         yield RootFs(path=root, fd=root_fd, edits=edits)
@@ -167,6 +170,17 @@ def _changed(what: str) -> Conflict:
         context=what,
         hint="do it again, or when the program has ended or is at rest",
     )
+
+
+@contextmanager
+def _hinting_at_place(folder: str) -> Iterator[None]:
+    """What goes wrong inside may be the fault of the file system that *folder* is on."""
+    try:
+        yield
+    except (OSError, RuntimeFailed) as error:
+        known = files.translate(error) if isinstance(error, OSError) else error
+        known.hint = f"no overlay may write to {folder}? ARGOSY_LOCAL names a folder on another disk"
+        raise known from error
 
 
 def _like_root_of_image(image_fd: int, folder: str) -> None:

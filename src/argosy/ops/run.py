@@ -16,6 +16,8 @@ import msgspec
 from ..bundle import spec
 from ..errors import Error, Exhausted, RuntimeFailed
 from ..linux import processes
+from ..linux.files import reporting
+from ..linux.locks import hold
 from ..runtime import foreground, oci_runtime
 from ..store.records import Container, new_id
 from . import launch, rootfs
@@ -44,6 +46,7 @@ def run(
     seccomp: Callable[[tuple[str, ...]], Filter],
     now: Callable[[], str],
     stdin_fd: int,
+    local: str = "",
     rootless: bool = False,
     warn: Callable[[str], None] = lambda text: None,
 ) -> int:
@@ -52,7 +55,8 @@ def run(
     The image's layers are in the snapshotter already, and the process is in a private
     mount namespace. *edits_for* gives what GPUs and other devices add, for a descriptor
     of the image's root (its loader decides where driver libraries go); *seccomp* gives
-    the profile for a set of capabilities and its compiled form; *now* an RFC 3339 time.
+    the profile for a set of capabilities and its compiled form; *now* an RFC 3339 time;
+    *local* the folder for writable layers where they do not lie in the store.
 
     Raises Conflict (name-in-use), NotFound and RuntimeFailed (exit status 127, 126 or
     125 as Docker's) before the program starts; nothing of the container is left then.
@@ -60,9 +64,13 @@ def run(
     that it shall go; *warn* is told when its end could not be recorded.
     """
     with ExitStack() as stack:
-        container = _new_record(image, options, image_name=image_name, snapshotter=snapshotter, created=now())
+        container = _new_record(
+            image, options, image_name=image_name, snapshotter=snapshotter, local=local, created=now()
+        )
         folder = containers.create(container)
         discard = stack.enter_context(_Undo(lambda: containers.delete(container.id)))
+        if container.local:
+            _hold_local(container.local, stack)
         signals_fd = stack.enter_context(foreground.caught_signals())
         workspace = stack.enter_context(rootfs.workspace(folder))
         bundle = stack.enter_context(
@@ -70,7 +78,7 @@ def run(
                 container,
                 image.config,
                 options,
-                folder=folder,
+                folder=containers.writable(container),
                 workspace=workspace,
                 edits_for=edits_for,
                 snapshotter=snapshotter,
@@ -93,6 +101,13 @@ def run(
             discard.disarm()
             _record_end(containers, container, folder, {"finished": now(), "exit_code": status}, warn)
     return status
+
+
+def _hold_local(folder: str, stack: ExitStack) -> None:
+    """Make the folder of a writable layer, and keep prune away from it: another machine may remove the record."""
+    with reporting("make", folder):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        stack.callback(hold(folder, os.O_RDONLY | os.O_DIRECTORY).release)
 
 
 def _record_end(
@@ -128,12 +143,12 @@ class _Undo:
 
 
 def _new_record(
-    image: Image, options: RunOptions, *, image_name: str, snapshotter: Snapshotter, created: str
+    image: Image, options: RunOptions, *, image_name: str, snapshotter: Snapshotter, local: str, created: str
 ) -> Container:
-    own_pid = os.getpid()
-    config = image.config
+    own = processes.Process.own()
+    config, container_id = image.config, new_id()
     return Container(
-        id=new_id(),
+        id=container_id,
         name=options.name or "",
         image=image_name,
         manifest=image.descriptor,
@@ -141,12 +156,15 @@ def _new_record(
         created=created,
         command=spec.command_line(config, options),
         status="created",
-        pid=own_pid,
-        start_time=processes.start_time(own_pid),
-        boot=processes.boot_id(),
+        pid=own.pid,
+        start_time=own.start,
+        boot=own.boot,
+        space=own.space,
+        host=own.host,
         auto_remove=options.auto_remove,
         diff_ids=config.diff_ids,
         snapshotter=snapshotter.kind,
+        local=f"{local}/{container_id}" if local else "",
         labels={**config.labels, **options.labels},
         options=msgspec.to_builtins(options),
     )

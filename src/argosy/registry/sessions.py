@@ -8,7 +8,6 @@ stays in memory between requests; a process that has none reads the file once mo
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import threading
@@ -18,16 +17,17 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidInput, NotFound
+from ..errors import Conflict, InvalidInput, NotFound, Unavailable
 from ..linux.files import reporting
+from ..linux.locks import hold
 from ..oci.descriptor import Descriptor
 from ..oci.digest import CHUNK, Digest
-from ..store.blobs import is_named
 from .storage import ensure_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..linux.locks import Held
     from ..oci.digest import Hasher
     from ..store.blobs import BlobStore
 
@@ -67,24 +67,16 @@ class Uploads:
         path = self._path(name, session)
         with reporting("open upload", path):
             try:
-                fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+                held = hold(path, os.O_RDWR | os.O_APPEND, timeout_s=0)
             except FileNotFoundError as error:
                 raise _unknown(session) from error
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not is_named(fd, path):  # finished or cancelled between open and lock: not ours to write to
-                    raise _unknown(session)
-                return Upload(self, session, path, fd, self._recall(session))
-            except BlockingIOError as error:
-                os.close(fd)
+            except Unavailable as error:
                 raise Conflict(
                     f"another request is writing to upload {session}",
                     code="upload-busy",
                     hint="wait for its answer, then ask for the upload's status",
                 ) from error
-            except BaseException:
-                os.close(fd)
-                raise
+            return Upload(self, session, held, self._recall(session))
 
     def sweep(self) -> None:
         """Remove sessions that nobody has touched for SESSION_LIFE_S."""
@@ -127,14 +119,14 @@ class Upload:
     cancelled request cannot close the file under a thread that still writes to it.
     """
 
-    def __init__(self, owner: Uploads, session: str, path: str, fd: int, known: tuple[int, Hasher]) -> None:
+    def __init__(self, owner: Uploads, session: str, held: Held, known: tuple[int, Hasher]) -> None:
         self._owner = owner
         self._session = session
-        self._path = path
-        self._fd = fd
+        self._held = held
+        self._path = held.path
         self._guard = threading.RLock()
         #: bytes in the file
-        self.offset = os.fstat(fd).st_size
+        self.offset = os.fstat(held.fd).st_size
         #: sha256 of the whole file so far; None when it would have to be read again
         self._hasher = known[1] if known[0] == self.offset else None
 
@@ -194,8 +186,11 @@ class Upload:
         with self._guard:
             if self._fd >= 0:
                 self._owner.remember(self._session, self.offset, self._hasher)
-                os.close(self._fd)
-                self._fd = -1
+                self._held.release()
+
+    @property
+    def _fd(self) -> int:
+        return self._held.fd
 
     def _require_open(self) -> None:
         if self._fd < 0:

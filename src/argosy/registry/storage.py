@@ -20,7 +20,8 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidInput, NotFound
-from ..linux.files import create_exclusive, locked, reporting, sync_folder, write_atomic
+from ..linux.files import create_exclusive, reporting, sync_folder, write_atomic
+from ..linux.locks import locked
 from ..oci.descriptor import Descriptor
 from ..oci.reference import is_repository
 from ..oci.wire import decode, encode

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import Error, InvalidInput, RuntimeFailed
-from ..linux.files import locked, reporting, write_atomic
+from ..linux.files import reporting, write_atomic
+from ..linux.locks import locked
 from ..linux.processes import find_program, run_program
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Credentials:
         key = keys_of(registry)[0]
         with reporting("make", path.parent):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with locked(path.with_name(path.name + ".lock")):
+        with locked(path.with_name(path.name + ".lock"), lasting=True):
             document = read_file(path)
             if program := _program_of(document, registry):
                 self._run(program, "store", _stored_form(key, credential))
@@ -131,7 +132,7 @@ class Credentials:
         path = self.own_file
         if not path.exists():
             return False
-        with locked(path.with_name(path.name + ".lock")):
+        with locked(path.with_name(path.name + ".lock"), lasting=True):
             document = read_file(path)
             program = _program_of(document, registry)
             if program and self._from_programs(document, registry) is not None:

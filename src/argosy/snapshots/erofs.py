@@ -93,6 +93,7 @@ class ErofsSnapshotter(LayerFolders):
             found = os.stat(f"{folder}/{_TAR}").st_size
             os.stat(f"{folder}/{_INDEX}")
         except FileNotFoundError as error:
+            self.facts(diff_id)  # raises NotFound when the layer was removed meanwhile
             raise Corrupt(f"{error.filename} is missing", code="layer-files-missing", hint=REMEDY) from error
         if found != size:
             raise Corrupt(

@@ -7,16 +7,16 @@ waits, and what a killed process left there is removed by the next that needs th
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt, InvalidInput, NotFound
+from ..errors import Conflict, Corrupt, InvalidInput, NotFound
 from ..linux import syscalls
-from ..linux.files import remove_tree, reporting, unlock
+from ..linux.files import remove_tree, reporting
+from ..linux.locks import Held, hold, own_name
 from ..oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class LayerFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int
     #: folders that the layer uses but does not describe (base64 in JSON: names need not be UTF-8)
     implied: tuple[bytes, ...] = ()
+    #: paths of lower layers' content that the layer hides, where its file system kept no marks; see snapshots/hiding.py
+    hidden: tuple[bytes, ...] = ()
     #: what could not be kept, for people
     warnings: tuple[str, ...] = ()
 
@@ -114,7 +116,11 @@ class LayerFolders:
                 os.rename(self.path(diff_id), aside)
             except FileNotFoundError:
                 return
-        remove_tree(aside)
+        try:
+            remove_tree(aside)
+        except Conflict as error:
+            if error.code != "folder-not-empty":  # NFS keeps the files that somebody has open; prune takes them later
+                raise
 
     @contextmanager
     def new(self, diff_id: Digest) -> Iterator[str | None]:
@@ -122,36 +128,34 @@ class LayerFolders:
 
         None when another process, for which this one waited, has made the snapshot.
         """
-        aside = os.path.join(self._tmp, f"layer-{diff_id.algorithm}-{diff_id.hex}")
-        fd = self._lock_aside(diff_id, aside)
-        if fd is None:
+        held = self._hold_aside(diff_id)
+        if held is None:
             yield None
             return
         try:
-            for name in os.listdir(fd):  # whoever made these is dead, or the lock would not be ours
-                remove_tree(os.path.join(aside, name))
-            yield aside
-            if is_same(fd, aside):
-                remove_tree(aside)
+            for name in os.listdir(held.fd):  # whoever made these is dead, or the lock would not be ours
+                remove_tree(os.path.join(held.path, name))
+            yield held.path
+            if held.is_named:
+                remove_tree(held.path)
         except BaseException:
-            remove_tree(aside)
+            remove_tree(held.path)
             raise
         finally:
-            unlock(fd)
+            held.release()
 
-    def _lock_aside(self, diff_id: Digest, aside: str) -> int | None:
-        """The folder *aside*, made and locked; None when the snapshot is there by then."""
+    def _hold_aside(self, diff_id: Digest) -> Held | None:
+        """The folder aside, made and locked; None when the snapshot is there by then."""
+        name = os.path.join(self._tmp, f"layer-{diff_id.algorithm}-{diff_id.hex}")
         while not self.has(diff_id):
-            with reporting("write", aside):
+            with reporting("write", name):
+                os.makedirs(self._tmp, exist_ok=True)
+                aside = own_name(name, self._tmp)
                 os.makedirs(aside, mode=0o700, exist_ok=True)
                 try:
-                    fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    return hold(aside, os.O_RDONLY | os.O_DIRECTORY, lock=name)
                 except FileNotFoundError:  # its maker has finished, or given up
                     continue
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                if is_same(fd, aside):
-                    return fd
-                unlock(fd)
         return None
 
     def commit(self, diff_id: Digest, aside: str, facts: LayerFacts) -> None:
@@ -166,14 +170,6 @@ class LayerFolders:
                 if not self.has(diff_id):
                     self.remove(diff_id)
                     os.rename(aside, path)
-
-
-def is_same(fd: int, path: str) -> bool:
-    """Whether *path* is (still) the open folder *fd*."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def topmost_once(diff_ids: tuple[Digest, ...]) -> tuple[Digest, ...]:

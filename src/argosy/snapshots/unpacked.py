@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from ..linux import paths
 from ..linux.files import reporting
 from .folders import LayerFacts, LayerFolders, topmost_once
@@ -57,7 +59,7 @@ class UnpackedSnapshotter(LayerFolders):
 
         applied = apply(entries(cast("BinaryIO", intake)), root_fd, user=self._user)
         intake.verify()
-        return LayerFacts(size=intake.size, implied=applied.implied, warnings=applied.warnings)
+        return LayerFacts(size=intake.size, implied=applied.implied, hidden=applied.hidden, warnings=applied.warnings)
 
     def verify(self, diff_id: Digest) -> None:
         """Only that it is there: a tree keeps neither the order nor all the metadata that went into the diff-id."""
@@ -66,14 +68,20 @@ class UnpackedSnapshotter(LayerFolders):
     def contents(self, diff_id: Digest) -> TreeReader:
         from ..layer.tree_reader import TreeReader
 
-        return TreeReader(self._tree(diff_id), self.facts(diff_id).implied)
+        facts = self.facts(diff_id)
+        return TreeReader(self._tree(diff_id), facts.implied, facts.hidden)
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
-        above = self.companions(stack, lambda diff_id: _UnpackedView(self._tree(diff_id)), mount_root)
+        hidden = {diff_id: self.facts(diff_id).hidden for diff_id in stack}
+        above = self.companions(stack, lambda diff_id: _UnpackedView(self._tree(diff_id), hidden[diff_id]), mount_root)
         lowers = []
-        for diff_id in stack:
+        for number, diff_id in enumerate(stack):
             lowers += [above[diff_id], self._tree(diff_id)] if diff_id in above else [self._tree(diff_id)]
+            if hidden[diff_id]:
+                from .hiding import hide
+
+                lowers.append(hide(hidden[diff_id], f"{mount_root}/hidden-{number}"))
         return (), tuple(lowers)
 
     def _tree(self, diff_id: Digest) -> str:
@@ -81,8 +89,9 @@ class UnpackedSnapshotter(LayerFolders):
 
 
 class _UnpackedView:
-    def __init__(self, tree: str) -> None:
+    def __init__(self, tree: str, hidden: tuple[bytes, ...]) -> None:
         self._root_fd = paths.open_root(tree)
+        self._hidden = frozenset(hidden)
 
     def __enter__(self) -> _UnpackedView:
         return self
@@ -93,4 +102,7 @@ class _UnpackedView:
     def folder(self, path: bytes) -> FolderFacts | bool:
         from ..layer.folder import folder_on_disk
 
-        return folder_on_disk(self._root_fd, path)
+        found = folder_on_disk(self._root_fd, path)
+        if path not in self._hidden:
+            return found
+        return True if isinstance(found, bool) else msgspec.structs.replace(found, opaque=True)

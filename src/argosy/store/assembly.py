@@ -9,7 +9,6 @@ a time puts a blob together; others wait, and then find it complete.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import struct
 import threading
@@ -18,9 +17,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ..errors import Cancelled, Error
-from ..linux.files import unlock
+from ..linux.locks import Held, hold, own_name
 from ..oci.digest import CHUNK, VerifyingReader
-from .blobs import JOURNAL, full_disk, is_named, make_folder, translated
+from .blobs import JOURNAL, full_disk, make_folder, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +49,7 @@ class Assembly:
     def __init__(self, store: BlobStore, expected: Descriptor, waiting: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._expected = expected
-        self._fd: int | None = None
+        self._held: Held | None = None
         self._journal_fd: int | None = None
         self._path = store.part_path(expected.digest)
         self._changed = threading.Condition()
@@ -120,7 +119,7 @@ class Assembly:
 
     def discard(self) -> None:
         """Forget what has arrived: it turned out to be something else."""
-        if self._fd is not None:
+        if self._held is not None:
             _unlink(self._path)
             _unlink(self._path + JOURNAL)
         self.close()
@@ -128,15 +127,15 @@ class Assembly:
     def close(self) -> None:
         """Let go; readers that wait are told. Idempotent."""
         self.fail(Cancelled("the transfer was stopped", code="cancelled"))
-        fd, self._fd = self._fd, None
+        held, self._held = self._held, None
         journal_fd, self._journal_fd = self._journal_fd, None
         if journal_fd is not None:
             os.close(journal_fd)
-        if fd is not None:
+        if held is not None:
             if not self.complete and not self._arrived.size:
                 _unlink(self._path)
                 _unlink(self._path + JOURNAL)
-            unlock(fd)
+            held.release()
 
     def __enter__(self) -> Assembly:
         return self
@@ -184,10 +183,12 @@ class Assembly:
     # ---- beginning
 
     def _begin(self, waiting: Callable[[], None]) -> None:
-        make_folder(os.path.dirname(self._path))
+        folder, lock = os.path.dirname(self._path), self._path
+        make_folder(folder)
         if self._is_there():
             return
-        self._lock(waiting)
+        self._path = own_name(self._path, folder)
+        self._held = hold(self._path, os.O_RDWR | os.O_CREAT, lock=lock, waiting=waiting)
         if self._is_there():  # whoever we waited for has finished it
             self.discard()
             return
@@ -197,24 +198,6 @@ class Assembly:
     def _is_there(self) -> bool:
         self.complete = self._store.claim(self._expected)
         return self.complete
-
-    def _lock(self, waiting: Callable[[], None]) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        told = False
-        while self._fd is None:
-            fd = os.open(self._path, flags, 0o600)
-            try:
-                if not _try_lock(fd):
-                    if not told:
-                        waiting()
-                    told = True
-                    fcntl.flock(fd, fcntl.LOCK_EX)
-                # The one before us may have renamed or removed the file whose lock we waited for.
-                if is_named(fd, self._path):
-                    self._fd = fd
-            finally:
-                if self._fd != fd:
-                    unlock(fd)
 
     def _take_up(self) -> None:
         """What the journal of an earlier attempt says, as far as the bytes agree."""
@@ -243,9 +226,9 @@ class Assembly:
         return f"blob {self._expected.digest}"
 
     def _open_fd(self) -> int:
-        if self._fd is None:
+        if self._held is None:
             raise Cancelled("the transfer was stopped", code="cancelled")
-        return self._fd
+        return self._held.fd
 
     def _failed(self, error: OSError) -> Error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -373,14 +356,6 @@ def _crc32(data: bytes | memoryview, value: int = 0) -> int:
     from isal.isal_zlib import crc32  # ten times as fast as zlib's
 
     return crc32(data, value)
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _unlink(path: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ..errors import Corrupt, Error, Exhausted, InvalidInput, NotFound
@@ -20,11 +20,13 @@ from ..oci.digest import ALGORITHMS, CHUNK, Digest, VerifyingReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO
 
     from _typeshed import StrPath
 
+    from ..linux.locks import Lock
     from .assembly import Assembly
 
 OCTETS = "application/octet-stream"
@@ -33,8 +35,6 @@ PART = ".part"
 JOURNAL = ".journal"
 #: what to type when a blob is damaged here
 REMEDY = "argosy check --repair removes it and tells which images to pull again"
-#: errnos of file systems that have no flock (some network ones)
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class BlobStore:
@@ -77,7 +77,7 @@ class BlobStore:
         """As open, but checks the size only: for those who hash what they read (a push does)."""
         stream = self._open(descriptor.digest)
         try:
-            size = os.fstat(stream.fileno()).st_size
+            size = self._size(stream, descriptor.digest)
             if size != descriptor.size:
                 raise _damaged(descriptor.digest, f"it has {size} of the {descriptor.size} bytes promised", REMEDY)
             stream.seek(offset)
@@ -92,17 +92,21 @@ class BlobStore:
         What `stat` cannot promise: between a look and the reference that is published
         later, a sweep could find the blob unreferenced. See gc.py.
         """
+        if self.stat(descriptor.digest) != descriptor.size:
+            return False
+        with self.publishing():
+            return self.touch(descriptor)
+
+    def touch(self, descriptor: Descriptor) -> bool:
+        """As claim, for a caller that is publishing."""
         path = self._path(descriptor.digest)
         try:
-            if os.stat(path).st_size != descriptor.size:
-                return False
-            with self.publishing():
-                os.utime(path)
+            os.utime(path)
+            return os.stat(path).st_size == descriptor.size
         except FileNotFoundError:
             return False
         except OSError as error:
             raise translated(error, "claim", path) from error
-        return True
 
     def ingest(self, expected: Descriptor | None = None, *, algorithm: str = "sha256") -> Ingest:
         """Begin to write a blob; use as a context manager, write, then commit.
@@ -183,25 +187,22 @@ class BlobStore:
                 if len(name) == length and not name.strip("0123456789abcdef"):
                     yield Digest(f"{algorithm}:{name}")
 
-    @contextmanager
-    def publishing(self) -> Iterator[None]:
-        """No sweep deletes anything while this is held: for the short moments of claiming and naming."""
-        with self._lock(shared=True):
-            yield
+    def publishing(self) -> AbstractContextManager[Lock]:
+        """No sweep deletes anything while this is held: for the short moments of claiming and naming.
 
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
+        Not for nesting: where there is no flock, only one at a time can have it.
+        """
+        return self._lock(shared=True)
+
+    def collecting(self) -> AbstractContextManager[Lock]:
         """Nobody claims or publishes while this is held: for the short moments of deleting."""
-        with self._lock(shared=False):
-            yield
+        return self._lock(shared=False)
 
-    @contextmanager
-    def _lock(self, *, shared: bool) -> Iterator[None]:
-        from ..linux.files import locked
+    def _lock(self, *, shared: bool) -> AbstractContextManager[Lock]:
+        from ..linux.locks import locked
 
         make_folder(self._ingest)
-        with locked(os.path.join(self._ingest, "collector.lock"), shared=shared):
-            yield
+        return locked(os.path.join(self._ingest, "collector.lock"), shared=shared)
 
     def _path(self, digest: Digest) -> str:
         return os.path.join(self._blobs, digest.algorithm, digest.hex)
@@ -211,14 +212,25 @@ class BlobStore:
         try:
             return cast("BinaryIO", open(path, "rb", buffering=0))
         except FileNotFoundError as error:
-            raise NotFound(
-                f"blob {digest} is not in the store",
-                code="blob-unknown",
-                context=f"looked for {path}",
-                hint="argosy check shows what is affected; pulling the image again brings it back",
-            ) from error
+            raise self._unknown(digest) from error
         except OSError as error:
             raise translated(error, "open", path) from error
+
+    def _size(self, stream: BinaryIO, digest: Digest) -> int:
+        try:
+            return os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESTALE):  # removed meanwhile by another machine
+                raise self._unknown(digest) from error
+            raise translated(error, "look at", self._path(digest)) from error
+
+    def _unknown(self, digest: Digest) -> NotFound:
+        return NotFound(
+            f"blob {digest} is not in the store",
+            code="blob-unknown",
+            context=f"looked for {self._path(digest)}",
+            hint="argosy check shows what is affected; pulling the image again brings it back",
+        )
 
 
 class Ingest:
@@ -321,7 +333,9 @@ class Ingest:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)  # tells a sweep that somebody is alive behind it
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            from ..linux.locks import NO_FLOCK
+
+            if error.errno not in NO_FLOCK:  # there the sweep goes by its time
                 raise
         if self._expected is not None:
             self._require_space(self._expected.size)
@@ -382,14 +396,6 @@ def full_disk(root: StrPath, name: str, missing: int) -> Exhausted:
         context=f"{missing} more bytes are needed, {free} are free in {os.fspath(root)}",
         hint="free space with argosy prune, or place the store elsewhere with --root",
     )
-
-
-def is_named(fd: int, path: str) -> bool:
-    """Whether *path* is (still) a name of the open file *fd*."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _damaged(digest: Digest, why: str, hint: str = "") -> Corrupt:

@@ -16,13 +16,15 @@ and tag, without stopping them:
 3.  A claim between sweep's look at the time and its unlink would be lost. So claims and
     names are set under a shared lock (`BlobStore.publishing`) and deletions happen
     under the exclusive one (`collecting`), each held for milliseconds. Readers take neither.
-4.  A sweep that dies has removed unneeded blobs only. A maker that dies leaves young blobs
+4.  What is needed was found out before that lock was taken, and a name that was published since has
+    settled its blobs, which are old then. So `publish` leaves a random word in `ingest/`, and who
+    finds another one under the lock than before looks at all names again.
+5.  A sweep that dies has removed unneeded blobs only. A maker that dies leaves young blobs
     and parts without a name, which a sweep takes when the grace period is over.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import suppress
@@ -31,14 +33,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import NotFound, Unavailable
+from ..linux.files import reporting
+from ..linux.locks import idle
 from ..oci import descriptor as media
 from ..oci.digest import Digest
 from ..oci.image import Image, read_manifest
 from ..oci.manifest import Manifest
-from .blobs import JOURNAL, PART, is_named
+from .blobs import JOURNAL, PART
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ..oci.descriptor import Descriptor
     from ..oci.image import ContentSource
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from .records import Container
     from .refs import RefRecord, RefStore, Summary
 
+_PUBLICATION = "publication"  # in ingest/
 SETTLED_NS = 10**9  # 1970-01-01T00:00:01Z: older than any work in progress
 GRACE_S = 24 * 3600.0  # seconds; longer than any pull that a person waits for
 
@@ -132,8 +137,9 @@ def publish(
     """
     needs = tuple(needs)
     with blobs.publishing():
+        _note_publication(blobs)
         for needed in needs:
-            if not blobs.claim(needed):
+            if not blobs.touch(needed):
                 raise Unavailable(
                     f"content of {reference} was removed while it was being made",
                     code="content-collected",
@@ -152,57 +158,81 @@ def settle(needs: Iterable[Descriptor], *, blobs: BlobStore) -> None:
             os.utime(blobs.path(needed.digest), ns=(SETTLED_NS, SETTLED_NS))
 
 
-def sweep(blobs: BlobStore, keep: Reached, *, grace_s: float = GRACE_S) -> Swept:
-    """Remove every blob and part that *keep* does not hold and nobody touched for *grace_s* seconds.
+def sweep(blobs: BlobStore, needed: Callable[[], Reached], *, grace_s: float = GRACE_S) -> Swept:
+    """Remove every blob and part that nothing needs and nobody touched for *grace_s* seconds.
 
-    Safe beside others, see above.
+    *needed* finds out what every name and container needs. Safe beside others, see above.
     """
-    latest_ns = _before(grace_s)
-    swept = remove(blobs, (digest for digest in blobs.walk() if digest not in keep.blobs), grace_s=grace_s)
-    parts, size = _remove_parts(blobs, latest_ns)
-    return Swept(blobs=swept.blobs, parts=parts, size=swept.size + size)
+    swept = remove(blobs, blobs.walk(), needed, grace_s=grace_s)
+    parts = remove_parts(blobs, grace_s=grace_s)
+    return Swept(blobs=swept.blobs, parts=parts.parts, size=swept.size + parts.size)
 
 
-def remove(blobs: BlobStore, unneeded: Iterable[Digest], *, grace_s: float = GRACE_S) -> Swept:
-    """Remove those of *unneeded*, which no name reaches, that nobody is at work with."""
-    removed, size, latest_ns = [], 0, _before(grace_s)
-    for digest in unneeded:
-        with blobs.collecting():
-            try:
-                if os.stat(blobs.path(digest)).st_mtime_ns > latest_ns:
-                    continue
-            except FileNotFoundError:
+def remove(
+    blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], *, grace_s: float = GRACE_S
+) -> Swept:
+    """Remove those of *candidates* that nothing needs and that nobody is at work with."""
+    removed, size, latest_ns = [], 0, time.time_ns() - int(grace_s * 1e9)
+    publication = _last_publication(blobs)
+    keep = needed()
+    for digest in candidates:
+        with blobs.collecting() as lock:
+            if (latest := _last_publication(blobs)) != publication:
+                publication, keep = latest, needed()
+            if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) <= latest_ns:
                 continue
+            lock.require()
             size += blobs.delete(digest)
             removed.append(digest)
     return Swept(blobs=tuple(sorted(removed)), size=size)
 
 
-def _before(grace_s: float) -> int:
-    return time.time_ns() - int(grace_s * 1e9)
+def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
+    """When somebody last touched a blob; 0 when it is gone. Opened, because NFS may show an old time otherwise."""
+    try:
+        fd = os.open(blobs.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        return os.fstat(fd).st_mtime_ns
+    finally:
+        os.close(fd)
 
 
-def _remove_parts(blobs: BlobStore, latest_ns: int) -> tuple[int, int]:
-    """(how many, bytes) of the parts that nobody writes and nobody came back for."""
-    count = size = 0
+def _note_publication(blobs: BlobStore) -> None:
+    """Tell sweeps that what they know to be needed is no longer all. The caller is publishing."""
+    path = os.path.join(blobs.root, "ingest", _PUBLICATION)
+    with reporting("write", path):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, os.urandom(16))
+        finally:
+            os.close(fd)
+
+
+def _last_publication(blobs: BlobStore) -> bytes:
+    """A random word that every publication sets anew."""
+    try:
+        with open(os.path.join(blobs.root, "ingest", _PUBLICATION), "rb", buffering=0) as file:
+            return file.read(16)
+    except FileNotFoundError:
+        return b""
+
+
+def remove_parts(blobs: BlobStore, *, grace_s: float = GRACE_S) -> Swept:
+    """Remove the parts that nobody writes and nobody came back for."""
+    count, size, latest = 0, 0, time.time() - grace_s
     for path in unfinished(blobs):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(FileNotFoundError), idle(path) as fd:
+            if fd is None:
+                continue
             status = os.fstat(fd)
-            if status.st_mtime_ns <= latest_ns and is_named(fd, path):
+            if status.st_mtime <= latest:
                 os.unlink(path)
                 with suppress(FileNotFoundError):
                     os.unlink(path + JOURNAL)
                 count, size = count + 1, size + status.st_size
-        except BlockingIOError:  # somebody is writing it
-            pass
-        finally:
-            os.close(fd)
-    return count, size
+    return Swept(parts=count, size=size)
 
 
 def unfinished(blobs: BlobStore) -> list[str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, InvalidInput, NotFound
-from ..linux.files import locked, reporting, sync_folder, write_atomic
+from ..linux.files import reporting, sync_folder, write_atomic
+from ..linux.locks import locked
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.manifest import Index, Manifest, encode_list

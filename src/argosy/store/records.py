@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from ..errors import Conflict, Corrupt, InvalidInput, NotFound, Unsupported
+from ..errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable, Unsupported
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.wire import decode, encode
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RECORD = "record.json"
 LOCK = "lock"
+_STORE_ID = ".id"
 Status = Literal["created", "running", "exited"]
 
 
@@ -49,6 +50,10 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     start_time: int | None = None
     #: id of the machine's start that *start_time* counts from; after the next one nothing of the container runs
     boot: str = ""
+    #: number of the pid namespace that *pid* is of; 0 in records of old
+    space: int = 0
+    #: name of the machine that it runs on: several may share a store
+    host: str = ""
     started: str = ""
     finished: str = ""
     exit_code: int | None = None
@@ -57,6 +62,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     diff_ids: tuple[Digest, ...] = ()
     #: kind of snapshot beneath
     snapshotter: str = ""
+    #: folder on *host* that has upper/ and work/, where those do not lie in the store
+    local: str = ""
     labels: Mapping[str, str] = {}
     #: what `run` was asked for; its own words
     options: Mapping[str, Any] = {}  # Any: JSON values
@@ -74,13 +81,41 @@ class ContainerStore:
         """Where the container's files are: record.json, bundle/, upper/, work/, …"""
         return self._path(container_id)
 
+    def writable(self, record: Container) -> str:
+        """Where upper/ and work/ of a container are.
+
+        Raises Unavailable (container-elsewhere) where that is another machine's own disk.
+        """
+        if record.local and record.host != os.uname().nodename:
+            raise Unavailable(
+                f"the files of container {record.name or record.id[:12]} are on {record.host}",
+                code="container-elsewhere",
+                context=f"its writable layer is {record.local} there; this is {os.uname().nodename}",
+                hint=f"do it on {record.host}",
+            )
+        return record.local or self.folder(record.id)
+
+    def identity(self) -> str:
+        """A random word that this store alone has, wherever it is mounted."""
+        from ..linux.files import reporting, write_atomic
+        from ..linux.locks import locked
+
+        path = os.path.join(self._folder, _STORE_ID)
+        if not os.path.exists(path):
+            self._make_folders()
+            with locked(os.path.join(self._names, ".lock")):
+                if not os.path.exists(path):
+                    write_atomic(path, os.urandom(8).hex().encode(), mode=0o600)
+        with reporting("read", path), open(path, "rb", buffering=0) as file:
+            return file.read(64).decode()
+
     def create(self, record: Container) -> str:
         """Make the container's folder and record, and reserve its name; gives the folder.
 
         An empty name becomes a random one, which `get` tells.
         Raises Conflict (name-in-use) with the holder's id, InvalidInput (name-invalid).
         """
-        from ..linux.files import locked, reporting
+        from ..linux.locks import locked
 
         if record.name and not is_name(record.name):
             raise InvalidInput(
@@ -88,9 +123,7 @@ class ContainerStore:
                 code="name-invalid",
                 hint="names take letters, digits, «_», «.», «-», begin with a letter or digit and have at least two",
             )
-        with reporting("make", self._names):
-            os.makedirs(self._names, exist_ok=True)
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._make_folders()
         # The lock makes «a name whose container has no record» mean that its creator died.
         with locked(os.path.join(self._names, ".lock")):
             if not record.name:
@@ -135,7 +168,7 @@ class ContainerStore:
 
     def change(self, container_id: str, edit: Callable[[Container], Container], *, sync: bool = True) -> Container:
         """As update, where the new record depends on the old: *edit* runs under the record's lock."""
-        from ..linux.files import locked
+        from ..linux.locks import locked
 
         folder = self._path(container_id)
         try:
@@ -151,7 +184,7 @@ class ContainerStore:
 
     def rename(self, container_id: str, name: str) -> Container:
         """Give a container another name. Raises Conflict (name-in-use), InvalidInput (name-invalid), NotFound."""
-        from ..linux.files import locked
+        from ..linux.locks import locked
 
         if not is_name(name):
             raise InvalidInput(f"not a container name: {name!r}", code="name-invalid")
@@ -185,11 +218,21 @@ class ContainerStore:
                 names = os.listdir(folder)
             except FileNotFoundError:
                 return
+        if record is not None and record.local and record.host == os.uname().nodename:
+            remove_tree(record.local)
         for name in sorted(names, key=lambda name: name == RECORD):
             remove_tree(os.path.join(folder, name))
         remove_tree(folder)
         if record is not None:
             self._release(record)
+
+    def left_behind(self, local: str) -> tuple[str, ...]:
+        """Paths in *local*, a folder for this store's writable layers, whose container is no more; sorted."""
+        try:
+            names = sorted(name for name in os.listdir(local) if _is_id(name))
+        except FileNotFoundError:
+            return ()
+        return tuple(os.path.join(local, name) for name in names if not os.path.exists(self._path(name)))
 
     def set_aside(self, container_id: str) -> str:
         """Take a damaged container out of all lists without removing what its user wrote; gives the new place."""
@@ -203,7 +246,7 @@ class ContainerStore:
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
         """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""
-        from ..linux.files import locked
+        from ..linux.locks import locked
 
         if not os.path.isdir(self._names):
             return ()
@@ -222,6 +265,13 @@ class ContainerStore:
                     yield container_id, "it has no record.json"
             except Corrupt as error:
                 yield container_id, error.context
+
+    def _make_folders(self) -> None:
+        from ..linux.files import reporting
+
+        with reporting("make", self._names):
+            os.makedirs(self._names, exist_ok=True)
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
 
     def _find(self, key: str) -> Container | None:
         if not key or "/" in key or key.startswith("."):

@@ -108,7 +108,8 @@ def _migrate(root: StrPath, path: str) -> None:
     """Step by step under one lock; version.json is written after each step."""
     import json
 
-    from ..linux.files import locked, write_atomic
+    from ..linux.files import write_atomic
+    from ..linux.locks import locked
 
     with locked(os.path.join(root, ".migration.lock")):
         with open(path, "rb") as file:  # another process may have done it while we waited
