@@ -14,6 +14,7 @@ from argosy.oci.descriptor import Descriptor
 from argosy.ops.fetch import fetching, pieces
 from argosy.remote.repository import Repository
 from argosy.remote.transport import RetryPolicy, Transport
+from argosy.store import gc
 from argosy.store.blobs import OCTETS, BlobStore
 from support import flaky as faults
 from support.flaky import flaky
@@ -144,4 +145,4 @@ def test_twenty_pulls_of_one_image_fetch_it_once(registry: RunningRegistry, prox
     configs = proxy.carried - layers
     assert 0 <= configs <= 20 * image.manifest.config.size  # each reads it to see what it is about
     assert sorted(os.listdir(root / "tmp")) == []
-    assert [name for name in os.listdir(root / "ingest") if name != "collector.lock"] == []
+    assert gc.unfinished(BlobStore(root)) == []
