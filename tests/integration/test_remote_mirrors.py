@@ -377,7 +377,7 @@ def test_what_is_pushed_goes_to_the_origin_alone(net: Net) -> None:
     net.origin.change = lambda seen, reply: Reply(status=201) if seen.method == "PUT" else reply
     repository = net.repository()
     other = Descriptor.of(b"new", OCI_LAYER)
-    assert repository.push_blob(other, lambda offset: io.BytesIO(b"new"[offset:])) == "sent"
+    assert repository.push_blob(other, lambda offset: io.BytesIO(b"new"[offset:])).how == "sent"
     repository.push_manifest(MANIFEST.raw, OCI_MANIFEST, "1")
     assert repository.has_manifest(other.digest) is False
     assert net.mirror.site.seen == []
