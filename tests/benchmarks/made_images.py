@@ -30,7 +30,7 @@ from argosy.layer.compression import decompressed
 from argosy.layer.diff import tree_entries, write_entries
 from argosy.layer.entry import Entry
 from argosy.layer.writer import ArchiveWriter
-from argosy.linux.files import locked
+from argosy.linux.locks import locked
 from argosy.oci.descriptor import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.image import Image, Layer

@@ -50,6 +50,11 @@ def work_alone(folder: Path, seed: int, enter: Callable[[], Callable[[], None]])
         leave()
 
 
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "DRAIN_S", 0.1)
+
+
 def killed_in_turn(folder: Path, turns: int, enter: Callable[[], Callable[[], None]]) -> None:
     dice = random.Random(5)
 

@@ -12,11 +12,15 @@ import msgspec
 import pytest
 
 from argosy.linux import mounts, syscalls
+from argosy.oci.descriptor import OCI_MANIFEST
 from argosy.store.records import ContainerStore
 from tests.support.busybox import busybox_image
 from tests.support.registry import running_registry
 from tests.support.restricted import Limits, restricted
 from tests.support.stores import command, environment
+from tests.support.users import UID, User, can_have_ranges
+
+from .test_rootless import NO_RANGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,6 +118,47 @@ def test_every_verb_works(tmp_path: Path, registry: RunningRegistry, kind: str, 
         assert argosy("check").startswith("0 blobs, 0 layers, 0 tags, 0 containers checked")
         assert no_lease_left(store)
         assert [path for path in (tmp_path / "local").rglob("*") if path.name == "upper"] == []
+
+
+@pytest.mark.parametrize("ranges", [False, True], ids=["single", "ranged"])
+@pytest.mark.parametrize("locks", ["refused", "local"])
+def test_every_verb_works_for_an_ordinary_user(
+    tmp_path: Path, registry: RunningRegistry, locks: str, ranges: bool
+) -> None:
+    """A home on NFS: unpacked layers without marks, owners as the server has them, containers on a disk here."""
+    if ranges and not can_have_ranges():
+        pytest.skip(NO_RANGES)
+    user = User.make(tmp_path / "user", ranges=ranges)
+    local = user.home / "local"
+    limits = Limits(owner=(UID, UID), locks=locks)  # type: ignore[arg-type]
+    with restricted(tmp_path / "disk", user.home / "net", limits) as store:
+        given = {"ARGOSY_ROOT": str(store / "argosy"), "ARGOSY_LOCAL": str(local)}
+
+        def argosy(*words: str) -> str:
+            done = user.argosy(*words, environ=given)
+            assert done.returncode == 0, (words, done.stderr)
+            return done.stdout.decode().strip()
+
+        image, name = f"{registry.address}/box:1", f"{registry.address}/{locks}-{'many' if ranges else 'one'}:1"
+        argosy("pull", "-q", image)
+        script = "echo more >>/opt/hello; rm /etc/passwd; mkdir /new; rm -r /home; mkdir /home"
+        argosy("run", "--name", "changed", image, "sh", "-c", script)
+        argosy("commit", "changed", name)
+        shown = argosy("run", "--rm", name, "sh", "-c", "tail -1 /opt/hello; ls -A /home /etc/passwd; stat -c %u /new")
+        assert shown.split() == ["more", "/home:", "0"]
+        argosy("push", "-q", name)
+        digest = argosy("images", "--digests", "--format", "{{.Digest}}", name)
+        answer = registry.request("GET", f"/v2/{name.partition('/')[2][:-2]}/manifests/1", accept=OCI_MANIFEST)
+        assert answer.headers["docker-content-digest"] == digest
+        assert argosy("check").endswith(" 0 damaged")
+        facts = msgspec.json.decode(argosy("info", "--format", "json"))
+        assert (facts["Snapshots"], facts["WritableLayers"]) == ("unpacked", str(local))
+        argosy("rm", "changed")
+        argosy("rmi", "-f", name, image)
+        argosy("prune", "-af")
+        assert argosy("check").startswith("0 blobs, 0 layers, 0 tags, 0 containers checked")
+        assert no_lease_left(store)
+        assert list(local.rglob("upper")) == []
 
 
 def test_by_default_writable_layers_are_where_they_can_be(tmp_path: Path, registry: RunningRegistry) -> None:

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from argosy.linux import processes, userns
+from argosy.oci.descriptor import OCI_MANIFEST
 
 from ..support import driver_roots
 from ..support.busybox import APPLETS, busybox_image
@@ -368,6 +369,28 @@ def test_owners_set_id_bits_and_capabilities_of_an_image(single: User, ranged: U
         (ping,) = (user.root / "layers").glob("*/*/fs/usr/bin/ping")
         capability = os.getxattr(ping, "security.capability")
         assert int.from_bytes(capability[-4:], "little") == UID, "it holds below this user's namespaces alone"
+
+
+def test_what_is_pushed_and_saved_is_what_was_pulled(user: User, special: str, registry: RunningRegistry) -> None:
+    """Owners, set-id bits, capabilities and devices that are lost on the disk are in the blobs as they came."""
+    fetch(special, user)
+    name, tag = special.removeprefix(f"{registry.address}/").split(":")
+    wanted = registry.request("GET", f"/v2/{name}/manifests/{tag}", accept=OCI_MANIFEST)
+    digest = wanted.headers["docker-content-digest"]
+    assert output(user, "images", "--digests", "--format", "{{.Digest}}", special) == f"{digest}\n"
+    target = f"{name}-{user.home.parent.name}"
+    output(user, "tag", special, f"{registry.address}/{target}:1")
+    output(user, "push", "-q", f"{registry.address}/{target}:1")
+    pushed = registry.request("GET", f"/v2/{target}/manifests/1", accept=OCI_MANIFEST)
+    assert (pushed.body, pushed.headers["docker-content-digest"]) == (wanted.body, digest)
+    saved = user.argosy("save", special)
+    with tarfile.open(fileobj=io.BytesIO(saved.stdout)) as archive:
+        names = set(archive.getnames())
+    document = msgspec.json.decode(wanted.body)
+    blobs = [digest, document["config"]["digest"], *(layer["digest"] for layer in document["layers"])]
+    assert {f"blobs/sha256/{blob.partition(':')[2]}" for blob in blobs} <= names
+    assert output(user, "check").endswith(" 0 damaged\n")
+    output(user, "rmi", f"{registry.address}/{target}:1", special)
 
 
 def test_groups_of_root_that_are_not_mapped_are_left_out(single: User, ranged: User, special: str) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def no_patience_with_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "DRAIN_S", 0.0)
+
+
 def lease_of(path: Path, **changes: object) -> None:
     """Put a lease there as another process would hold it; *changes* are to this one's identity."""
     process = msgspec.structs.replace(Process.own(), **changes)
@@ -77,6 +82,39 @@ def test_of_those_that_cannot_be_looked_up_the_lease_holds_until_it_expires(
     leases.take(tmp_path / "x").release()
     assert time.monotonic() - began >= 0.2
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_dead_process_has_asked_for_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be its lease's removal, done when the next one has the lease."""
+    monkeypatch.setattr(leases, "DRAIN_S", 0.3)
+    lease_of(tmp_path / "x", pid=dead_pid())
+    with pytest.raises(Unavailable):
+        leases.take(tmp_path / "x", timeout_s=0.1)
+    leases.take(tmp_path / "x").release()
+
+
+def test_the_wait_for_a_dead_process_begins_with_its_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its lease was seen before."""
+    monkeypatch.setattr(leases, "DRAIN_S", 0.4)
+    pid = os.fork()
+    if pid == 0:
+        leases.take(tmp_path / "x")
+        time.sleep(60)
+        os._exit(0)
+    while not (tmp_path / "x.lease").exists():
+        time.sleep(0.01)
+    died: list[float] = []
+
+    def kill() -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        died.append(time.monotonic())
+
+    timer = threading.Timer(0.8, kill)
+    timer.start()
+    leases.take(tmp_path / "x").release()
+    timer.join()
+    assert time.monotonic() - died[0] >= 0.4
 
 
 def test_an_expired_lease_may_be_in_any_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from argosy.oci.manifest import encode_index
 from argosy.oci.reference import Reference
 from argosy.store import gc
 from argosy.store.blobs import BlobStore
-from argosy.store.refs import RefStore, Summary
+from argosy.store.refs import RefRecord, RefStore, Summary
 from support.images import random_image
 
 if TYPE_CHECKING:
@@ -176,6 +178,27 @@ def test_a_name_that_is_set_while_a_sweep_finds_out_what_is_needed_keeps_its_ima
     assert (shop.here(), len(looks)) == (content(image), 2)
 
 
+def test_a_sweep_does_not_begin_in_the_midst_of_a_publication(shop: Shop) -> None:
+    """Between its word and its name; the sweep would take the word for that of an earlier one."""
+    image = shop.image(1)
+    shop.fetch(image)
+    began = threading.Event()
+
+    class Slow(RefStore):
+        def set(self, *args: Any, **keywords: Any) -> RefRecord:  # Any: as RefStore.set
+            began.set()
+            time.sleep(0.2)
+            return super().set(*args, **keywords)
+
+    shop.refs = Slow(shop.blobs.root)
+    maker = threading.Thread(target=lambda: shop.publish(image, "a:1"))
+    maker.start()
+    began.wait()
+    assert gc.sweep(shop.blobs, shop.reached, grace_s=0) == gc.Swept()
+    maker.join()
+    assert shop.here() == content(image)
+
+
 PART = Descriptor.of(b"x" * 100, "application/x-test")
 
 
@@ -191,4 +214,4 @@ def test_an_old_part_is_swept_a_young_one_and_one_in_use_are_not(shop: Shop) -> 
     with shop.blobs.assemble(PART):
         assert gc.sweep(shop.blobs, lambda: nothing) == gc.Swept()
     assert gc.sweep(shop.blobs, lambda: nothing) == gc.Swept(parts=1, size=60)
-    assert (gc.unfinished(shop.blobs), os.listdir(shop.blobs.root / "ingest")) == ([], [])
+    assert (gc.unfinished(shop.blobs), os.listdir(shop.blobs.root / "ingest")) == ([], ["collector.lock"])

@@ -32,6 +32,26 @@ def test_an_empty_or_absent_folder_becomes_a_store(tmp_path: Path, before: tuple
     assert written(root) == {"format": 1, "minimum": 1, "writer": f"argosy {__version__}"}
 
 
+def test_several_who_make_a_store_at_once_have_one(tmp_path: Path) -> None:
+    for turn in range(30):
+        root, (read_end, write_end) = tmp_path / str(turn), os.pipe()
+        pids = []
+        for _ in range(4):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                os.close(write_end)
+                os.read(read_end, 1)  # all begin together
+                try:
+                    version.check_version(root)
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+        os.close(read_end)
+        os.close(write_end)
+        assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 4
+        assert written(root)["format"] == version.FORMAT
+
+
 def test_a_new_store_is_closed_to_other_users(tmp_path: Path) -> None:
     version.check_version(tmp_path / "a")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700

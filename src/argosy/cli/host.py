@@ -172,7 +172,9 @@ class Host:
         """
         if named := self.environ.get("ARGOSY_LOCAL"):
             return os.path.abspath(named)
-        return "" if self.features.writable_layers.available else f"/var/tmp/argosy-{self._uid}"
+        found = self.features
+        can_have_them = found.writable_layers.available or not found.overlay.available  # which nothing helps
+        return "" if can_have_them else f"/var/tmp/argosy-{self._uid}"
 
     @cached_property
     def snapshotter(self) -> Snapshotter:

@@ -6,7 +6,9 @@ boot, pid namespace, pid, start time, and a random word. Whoever finds one waits
 the holder is gone:
 
 - A holder of this boot and pid namespace is looked up. It is gone when no process has
-  its pid and start time. As long as it lives, stopped or slow, nobody takes its lease.
+  its pid and start time. As long as it lives, stopped or slow, nobody takes its lease. What a killed
+  process has asked of the file system may still be on its way, to be done later (the
+  removal of a blob, or of this lease), so its lease is given up DRAIN_S after it was found dead.
 - Of any other nothing can be known. It is given up when the lease has not changed for
   EXPIRY_S by the clock of the one who waits; clocks of different hosts are never compared.
   Leases that last are therefore renewed (their time is set) every RENEW_S by a thread.
@@ -32,6 +34,7 @@ Shared locks are exclusive here. A file system whose clients see a removed file 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
@@ -48,9 +51,12 @@ if TYPE_CHECKING:
 
     from _typeshed import StrPath
 
+    from .processes import Fate
+
 SUFFIX = ".lease"
 EXPIRY_S = 90.0  # seconds; longer than the 60 for which NFS may show an old time (acregmax), and RENEW_S
 RENEW_S = 15.0
+DRAIN_S = 2.0  # seconds; requests reach a server, and are done there, within milliseconds
 _LIMIT = 4096  # bytes of a lease
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _GONE = (errno.ENOENT, errno.ESTALE)
@@ -142,7 +148,8 @@ class _Wait:
         self._slowest_s = slowest_s
         self._waiting: Callable[[], None] | None = waiting
         self._began = self._since = _now()
-        self._seen: _Found | None = None
+        #: what was there, and what was known of its holder, since *_since*
+        self._seen: tuple[_Found, Fate] | None = None
         self._pause = 0.001
 
     def until_free(self, own: bytes) -> bool:
@@ -151,9 +158,10 @@ class _Wait:
         if found is None:  # freed since we tried; or NFS does not show yet what is there
             self._sleep(None)
         while found is not None and found.text != own:
-            if found != self._seen:
-                self._seen, self._since = found, _now()
-            if _is_abandoned(found, _now() - self._since):
+            seen = found, _fate(found)
+            if seen != self._seen:
+                self._seen, self._since = seen, _now()
+            if _now() - self._since >= _patience_s(seen[1]):
                 _break(self._path, found)
             else:
                 self._sleep(found)
@@ -222,12 +230,16 @@ def _look(path: str) -> _Found | None:
         os.close(fd)
 
 
-def _is_abandoned(found: _Found, unchanged_s: float) -> bool:
+def _patience_s(fate: Fate) -> float:
+    """For how long a lease is respected that does not change."""
+    return {"alive": math.inf, "dead": DRAIN_S, "unknown": EXPIRY_S}[fate]
+
+
+def _fate(found: _Found) -> Fate:
     try:
-        fate = msgspec.json.decode(found.text, type=_Holder).process.fate()
+        return msgspec.json.decode(found.text, type=_Holder).process.fate()
     except msgspec.MsgspecError:  # being written where there are no links, or by one who died then
-        fate = "unknown"
-    return fate == "dead" or (fate == "unknown" and unchanged_s >= EXPIRY_S)
+        return "unknown"
 
 
 def _break(path: str, found: _Found) -> None:

@@ -153,6 +153,13 @@ def hold(
         raise
 
 
+def flock(fd: int, kind: int) -> None:
+    """flock, refused with ENOLCK where it would not keep all away who can see the file. Raises OSError."""
+    if not flock_reaches_all(fd):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    fcntl.flock(fd, kind)
+
+
 def is_named(fd: int, path: str) -> bool:
     """Whether *path* is (still) a name of the open file or folder *fd*."""
     try:

@@ -50,6 +50,10 @@ class Completed(Struct, frozen=True, kw_only=True):
         )
 
 
+#: what can be known of a process that may be another host's
+Fate = Literal["alive", "dead", "unknown"]
+
+
 class Process(Struct, frozen=True, kw_only=True):
     """One process among those of all hosts, named for good."""
 
@@ -68,7 +72,7 @@ class Process(Struct, frozen=True, kw_only=True):
         pid = os.getpid()
         return cls(host=os.uname().nodename, boot=boot_id(), space=pid_space(), pid=pid, start=start_time(pid) or 0)
 
-    def fate(self) -> Literal["alive", "dead", "unknown"]:
+    def fate(self) -> Fate:
         """What has become of it; unknown from another host, from after a boot, and from another pid namespace."""
         if self.boot != boot_id() or self.space != pid_space():
             return "unknown"

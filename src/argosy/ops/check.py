@@ -238,8 +238,9 @@ class _Check:
         with self._blobs.publishing():
             now = _Check(self._refs, self._containers, self._blobs, self._snapshotter, silent)
             now.walk_images(self._refs.list(), self._containers.list())
+            here = frozenset(self._blobs.walk())  # a folder's list is true where NFS remembers that a file was absent
             for digest in missing:
-                if digest in now._needed and self._blobs.stat(digest) is None:
+                if digest in now._needed and digest not in here:
                     yield self._finding("blob", digest, "it is missing")
 
     def _check_tags(self, records: tuple[RefRecord, ...]) -> Iterator[Finding]:

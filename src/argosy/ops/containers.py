@@ -15,8 +15,6 @@ import msgspec
 
 from ..errors import Conflict, Error, NotFound, Unavailable
 from ..linux import processes
-from ..linux.files import remove_tree
-from ..linux.locks import idle
 from ..store.records import Container
 
 if TYPE_CHECKING:
@@ -172,6 +170,9 @@ def remove_left_behind(containers: ContainerStore, local: str) -> int:
 
     Of containers that were removed by another machine, which cannot reach this one's disk.
     """
+    from ..linux.files import remove_tree  # `ps` does without
+    from ..linux.locks import idle
+
     count = 0
     for path in containers.left_behind(local):
         with idle(path) as fd:

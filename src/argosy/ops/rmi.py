@@ -49,8 +49,8 @@ def rmi(
 
     Raises NotFound (tag-unknown), Conflict (image-in-use).
     """
-    removing = refs.resolve(name)
-    names = refs.resolve(removing[0].image_id) if removing else ()
+    removing = refs.resolve(name) or (refs.lookup(name),)  # raises tag-unknown: listed, but gone meanwhile
+    names = refs.resolve(removing[0].image_id)
     left = [record for record in names if record not in removing]
     users = [record for record in containers.list() if record.image_id == removing[0].image_id]
     if not force:

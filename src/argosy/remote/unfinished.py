@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..linux.locks import flock, is_named
 from ..oci.digest import Digest
 from ..oci.wire import decode, encode
 
@@ -60,8 +61,8 @@ class Unfinished:
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_named(fd, path):  # else its owner removed it when the upload ended
+                flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_named(fd, path):  # else its owner removed it when the upload ended
                     place, fd = Place(blob, path, fd, waited=waited), -1
                     return place
             except OSError as error:
@@ -114,7 +115,7 @@ class Place:
         if fd < 0:
             return
         with suppress(OSError):
-            if self.location is None and _is_named(fd, self._path):
+            if self.location is None and is_named(fd, self._path):
                 os.unlink(self._path)
         os.close(fd)  # and with it the lock
 
@@ -139,13 +140,6 @@ class Place:
         with suppress(OSError):  # then the next process begins anew
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, data, 0)
-
-
-def _is_named(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 #: keeps nothing, for uploads that nobody will go on with

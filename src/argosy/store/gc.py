@@ -173,7 +173,8 @@ def remove(
 ) -> Swept:
     """Remove those of *candidates* that nothing needs and that nobody is at work with."""
     removed, size, latest_ns = [], 0, time.time_ns() - int(grace_s * 1e9)
-    publication = _last_publication(blobs)
+    with blobs.collecting():  # nobody has left a word, but not yet set the name
+        publication = _last_publication(blobs)
     keep = needed()
     for digest in candidates:
         with blobs.collecting() as lock:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME_LIMIT = 180  # bytes of a file's name; write_atomic adds a suffix, the file system's limit is 255
 SUFFIX = ".json"
+_PATIENCE = 100  # looks, ten a second, at a file that is listed and cannot be opened
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,11 +181,27 @@ class RefStore:
     def _readable(self) -> Iterator[RefRecord]:
         for name in self._names():
             try:
-                record = self._read(name)
+                record = self._read(name) or self._read_late(name)
             except Corrupt:
                 continue
             if record is not None and file_name(record.reference) == name:
                 yield record
+
+    def _read_late(self, name: str) -> RefRecord | None:
+        """The record of a name that was listed and then not found: it has been removed since.
+
+        Or another machine has made it, and a network file system goes on saying for a while that there
+        is none. A sweep that believed this would take the image.
+        """
+        import time
+
+        for _ in range(_PATIENCE):
+            if name not in self._names() or os.path.islink(os.path.join(self._folder, name)):
+                return None
+            if (record := self._read(name)) is not None:
+                return record
+            time.sleep(0.1)
+        return None
 
     def _names(self) -> Sequence[str]:
         try:

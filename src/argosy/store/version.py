@@ -63,6 +63,9 @@ def _make(root: StrPath) -> None:
         writable = os.access(root, os.W_OK)
     except OSError:
         return
+    if FILE in foreign and os.path.exists(os.path.join(root, FILE)):  # somebody else has just made the store
+        check_version(root)
+        return
     if foreign:
         raise InvalidInput(
             f"{root} is not an argosy store",
