@@ -27,7 +27,7 @@ MIGRATIONS: dict[int, Callable[[StrPath], None]] = {}
 #: What a store without version.json may hold: its maker died early, somebody copied a runtime into bin/, or
 #: `registry serve`, which needs no store, came before any other verb.
 _OURS = frozenset(
-    "blobs ingest refs manifests layers containers names tmp cache bin registry unsettled lost+found".split()
+    "blobs dropped ingest refs manifests layers containers names tmp cache bin registry unsettled lost+found".split()
 )
 _HEAD = f'{{"format":{FORMAT},"minimum":{MINIMUM},'
 
