@@ -156,7 +156,7 @@ def execute(
     rubbish = leftovers.remove(blobs.root, plan.leftovers)
     cache = build_cache.remove(blobs.root) if plan.build_cache else 0
     content = Reached(blobs=plan.blobs, diff_ids=plan.layers)
-    freed = _remove(content, lambda: needed(refs, containers, blobs), blobs, snapshotter)
+    freed = _remove(content, lambda: needed(refs, containers, blobs), blobs, snapshotter, plan.before_ns)
     dropped = give_up(plan.compressed, blobs=blobs, snapshotter=snapshotter)
     return Freed(
         containers=removed,
@@ -237,14 +237,17 @@ def free(
     because what it needs is unknown; `check --repair` comes first.
     """
     try:
-        return _remove(candidates, lambda: needed(refs, containers, blobs), blobs, snapshotter)
+        before_ns = gc.idle_before_ns(blobs)
+        return _remove(candidates, lambda: needed(refs, containers, blobs), blobs, snapshotter, before_ns)
     except Corrupt:
         return Freed()
 
 
-def _remove(candidates: Reached, keep: Callable[[], Reached], blobs: BlobStore, snapshotter: Snapshotter) -> Freed:
+def _remove(
+    candidates: Reached, keep: Callable[[], Reached], blobs: BlobStore, snapshotter: Snapshotter, before_ns: int
+) -> Freed:
     """Blobs first: a layer that stands for one that somebody has claimed meanwhile stays, see 6 in store/gc.py."""
-    swept = gc.remove(blobs, candidates.blobs, keep, before_ns=gc.idle_before_ns(blobs))
+    swept = gc.remove(blobs, candidates.blobs, keep, before_ns=before_ns)
     loose = candidates.diff_ids - keep().diff_ids - blobs.dropped.layers()
     layers, size = _remove_layers(loose, snapshotter)
     return Freed(blobs=swept.blobs, layers=layers, size=swept.size + size)

@@ -55,6 +55,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     leftovers: tuple[Leftover, ...] = ()
     compressed: tuple[Spare, ...] = ()
     build_cache: bool = False
+    #: blobs that were touched since then are somebody's work; see gc.py
+    before_ns: int = 0
 
     @property
     def size(self) -> int:
@@ -193,6 +195,7 @@ class _Planner:
             leftovers=tuple(self._leftovers),
             compressed=tuple(spare for digest, spare in self._compressed.items() if digest not in content.blobs),
             build_cache=self._build_cache,
+            before_ns=self._inventory.before_ns,
         )
 
     def _size_of(self, content: Reached) -> int:

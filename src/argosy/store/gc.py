@@ -180,9 +180,9 @@ def settle(needs: Iterable[Descriptor], *, blobs: BlobStore) -> None:
                 os.utime(path, ns=(SETTLED_NS, SETTLED_NS))
 
 
-def idle_before_ns(blobs: BlobStore, *, grace_s: float = GRACE_S) -> int:
+def idle_before_ns(blobs: BlobStore) -> int:
     """What was last touched before this moment is nobody's work; see 2 above."""
-    return max(began_ns(os.path.join(blobs.root, "ingest")) or 0, time.time_ns() - int(grace_s * 1e9))
+    return max(began_ns(os.path.join(blobs.root, "ingest")) or 0, time.time_ns() - int(GRACE_S * 1e9))
 
 
 def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], *, before_ns: int) -> Swept:
