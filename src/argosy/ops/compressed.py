@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Error, Unavailable
+from ..errors import Corrupt, Error, NotFound, Unavailable
 from ..layer import recipes
 from ..linux import room
 from ..oci import wire
@@ -72,10 +73,7 @@ def find_spares(
     connect: Connect,
     progress: Progress = silent,
 ) -> Spares:
-    """The blobs of *images* that can be given up. Reads them and their layers, and asks the registries of their names.
-
-    Raises Corrupt for a damaged image.
-    """
+    """The blobs of *images* that can be given up. Reads them and their layers, and asks the registries of their names."""
     work = _Search(inventory, blobs, snapshotter, connect, progress)
     in_parallel(work.judge, sorted(work.candidates(images), key=lambda each: -each.layer.descriptor.size))
     return Spares(
@@ -157,7 +155,8 @@ class _Search:
             if container.id in image.containers:
                 manifests[container.manifest.digest] = container.manifest
         for manifest in manifests.values():
-            yield from Image(manifest, self._blobs).layers
+            with suppress(NotFound, Corrupt):  # it was removed meanwhile, or lacks something: then it keeps its blobs
+                yield from Image(manifest, self._blobs).layers
 
     def _is_spare(self, layer: Layer) -> bool:
         piece = self._inventory.blobs.get(layer.descriptor.digest)
@@ -166,10 +165,14 @@ class _Search:
         return self._blobs.stat(layer.descriptor.digest) == layer.descriptor.size
 
     def judge(self, candidate: _Candidate, check: Check) -> None:
+        """Find out how a blob could be had again; one that goes meanwhile, or whose layer is cut, is passed over."""
         descriptor = candidate.layer.descriptor
         self._progress(Started(descriptor.digest.short, descriptor.size, "Checking"))
         origins = tuple(self._origins(descriptor.digest, candidate.names))
-        recipe = self._recipe(candidate.layer, check)
+        try:
+            recipe = self._recipe(candidate.layer, check)
+        except (NotFound, Corrupt):
+            return
         if not origins and recipe is None:
             self.kept.append(descriptor.digest)
             self._progress(Finished(descriptor.digest.short, "Kept"))
@@ -203,13 +206,12 @@ class _Search:
                 continue
 
     def _recipe(self, layer: Layer, check: Check) -> recipes.Recipe | None:
-        digest, diff_id = layer.descriptor.digest, layer.diff_id
-        tar = self._snapshotter.open_tar(diff_id)
+        tar = self._snapshotter.open_tar(layer.diff_id)
         if tar is None:
             return None
-        with tar, open(self._blobs.path(digest), "rb") as blob:
+        with tar, self._blobs.stream(layer.descriptor) as blob:
             size = os.fstat(tar.fileno()).st_size
-            return recipes.find(blob, digest, tar, size=size, check=check)
+            return recipes.find(blob, layer.descriptor.digest, tar, size=size, check=check)
 
     def _size_of(self, record: Dropped) -> int:
         """Bytes on the disk of a record that is still to be written: whole blocks of the file system."""
