@@ -55,6 +55,36 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path / "scratch"
 
 
+def test_room_is_what_removing_gives_back(snapshotter: Snapshotter, tmp_path: Path) -> None:
+    tar = archive(
+        folder(b"d"), file(b"d/large", os.urandom(300_000)), file(b"small", b"x"), hardlink(b"again", b"d/large")
+    )
+    (name,) = applied(snapshotter, tar)
+    told = snapshotter.room(name)
+    assert told == snapshotter.room(name) > 300_000  # the second time it may be remembered
+    [place] = (tmp_path / "store/layers").glob(f"*/{name.hex}")
+    assert told == int(subprocess.run(["du", "-s", "-B1", place], capture_output=True, check=True).stdout.split()[0])
+    assert snapshotter.touched_ns(name) > 0
+    snapshotter.remove(name)
+    assert (snapshotter.room(name), snapshotter.touched_ns(name)) == (0, 0)
+
+
+def test_the_tar_is_given_back_exactly_where_it_is_kept(snapshotter: Snapshotter) -> None:
+    tar = archive(file(b"a", b"x" * 5000))
+    (name,) = applied(snapshotter, tar)
+    stream = snapshotter.open_tar(name)
+    if snapshotter.kind != "erofs":
+        assert stream is None
+        return
+    assert stream is not None
+    with stream:
+        assert stream.read() == tar
+    snapshotter.remove(name)
+    with pytest.raises(NotFound) as caught:
+        snapshotter.open_tar(name)
+    assert caught.value.code == "layer-not-unpacked"
+
+
 def content(tree: dict[str, tuple[object, ...]]) -> dict[str, str]:
     """{path: first letter of its mode}: enough where only presence matters."""
     return {name: str(row[0])[0] for name, row in tree.items()}

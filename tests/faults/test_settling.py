@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ from argosy.ops.settle import has_crashed, settle
 from argosy.snapshots.unpacked import UnpackedSnapshotter
 from argosy.store import unsettled
 from argosy.store.blobs import BlobStore
+from argosy.store.dropped import Dropped
 from argosy.store.refs import RefStore
 from argosy.store.unsettled import Mark
 from support.images import random_image
@@ -149,3 +152,65 @@ def test_a_torn_mark_is_removed(root: Path, raw: bytes) -> None:
     os.mkdir(root / "unsettled")
     (root / "unsettled/0123.json").write_bytes(raw)
     assert (settled(root), marks(root)) == ([], 0)
+
+
+def dropped(root: Path, image: RandomImage) -> None:
+    """As `prune --compressed` leaves it: layers on the disk, a record for each blob that went."""
+    blobs, snapshotter = BlobStore(root), UnpackedSnapshotter(root, user=True)
+    for descriptor, diff_id, tar in zip(image.manifest.layers, image.diff_ids, image.tars, strict=True):
+        snapshotter.apply(diff_id, io.BytesIO(tar))
+        blobs.dropped.add(Dropped(descriptor=descriptor, diff_id=diff_id, dropped_ns=time.time_ns()))
+        blobs.delete(descriptor.digest)
+
+
+def test_what_was_dropped_before_the_crash_is_neither_missing_nor_made_again(root: Path, new: RandomImage) -> None:
+    """Its layer is all that is left, and was synced before the blob went."""
+    pulled(root, new)
+    dropped(root, new)
+    assert settled(root) == []
+    assert meaning(root) == new.descriptor
+    assert all(UnpackedSnapshotter(root, user=True).has(diff_id) for diff_id in new.diff_ids)
+
+
+def test_a_name_falls_back_to_an_image_whose_blobs_were_dropped(root: Path, old: RandomImage, new: RandomImage) -> None:
+    dropped(root, old)
+    pulled(root, new)
+    damage(root, new, 0)
+    settled(root)
+    assert meaning(root) == old.descriptor
+
+
+def test_a_blob_that_came_back_unsynced_keeps_its_record_until_it_is_synced(root: Path, old: RandomImage) -> None:
+    dropped(root, old)
+    layer = old.manifest.layers[0]
+    blobs = BlobStore(root)
+    raw = old.layout.read(layer.digest)
+    unsettled.begin(root, Mark(boot=boot_id(), blobs=(layer.digest,)))
+    blobs.keep(layer, raw, sync=False)
+    assert (blobs.stat(layer.digest), blobs.dropped.find(layer.digest) is None) == (layer.size, False)
+    settled(root)
+    assert (blobs.stat(layer.digest), blobs.dropped.find(layer.digest)) == (layer.size, None)
+
+
+def test_a_blob_that_came_back_and_was_spoilt_by_the_crash_is_dropped_as_before(root: Path, old: RandomImage) -> None:
+    dropped(root, old)
+    layer = old.manifest.layers[0]
+    blobs = BlobStore(root)
+    unsettled.begin(root, Mark(boot=ANOTHER_BOOT, blobs=(layer.digest,), name=str(NAME), target=old.descriptor.digest))
+    blobs.keep(layer, old.layout.read(layer.digest), sync=False)
+    path = blobs.path(layer.digest)
+    path.chmod(0o644)
+    path.write_bytes(bytes(layer.size))
+    assert settled(root) == []
+    assert (meaning(root), blobs.stat(layer.digest), blobs.holds(layer.digest)) == (old.descriptor, None, True)
+
+
+def test_a_layer_that_was_made_anew_after_the_drop_is_not_trusted(root: Path, old: RandomImage) -> None:
+    """Its blob was dropped, the layer was lost, and both came again just before the crash."""
+    dropped(root, old)
+    time.sleep(0.02)  # a tick of the file system's clock
+    mark = Mark(boot=ANOTHER_BOOT, layers=old.diff_ids)
+    unsettled.begin(root, mark)
+    settled(root)
+    assert not any(UnpackedSnapshotter(root, user=True).has(diff_id) for diff_id in old.diff_ids)
+    assert meaning(root) == old.descriptor

@@ -28,7 +28,9 @@ from argosy.linux import leases, mounts, syscalls
 from argosy.oci import descriptor as media
 from argosy.oci.manifest import encode_manifest
 from argosy.oci.platform import Platform
-from argosy.ops.prune import prune
+from argosy.ops import prune, prune_plan, space
+from argosy.ops.progress import silent
+from argosy.ops.selection import Selection
 from tests.support.forked import in_child
 from tests.support.images import Layout, RandomImage, compress, config_json, layer_tar
 from tests.support.registry import running_registry
@@ -60,6 +62,7 @@ CLEAN = frozenset(
         "layer-not-unpacked",
         "image-in-use",
         "id-ambiguous",
+        "target-out-of-reach",
     }
 )
 _CODE = re.compile(r"^error: .*\[([a-z0-9-]+)\]$", re.MULTILINE)
@@ -164,6 +167,9 @@ def _verb(dice: random.Random, root: Path, address: str) -> Callable[[], int]:
             ("rmi", "-f", other),
             ("prune", "-f"),
             ("prune", "-af"),
+            ("system", "prune", "-f", "--target", "200kB"),
+            *[("image", "prune", "-f", "--compressed")] * 2,
+            ("df",),
             ("check",),
             ("images",),
             ("prune without grace",),
@@ -178,13 +184,18 @@ def _prune_at_once(root: Path, *, unused: bool) -> int:
     from argosy.cli.host import Host
 
     host = Host({"root": str(root)})
-    prune(
-        refs=host.refs,
-        containers=host.containers,
-        blobs=host.blobs,
-        snapshotter=host.snapshotter,
-        unused=unused,
-        grace_s=0,
+    refs, containers, blobs, snapshotter = host.refs, host.containers, host.blobs, host.snapshotter
+    found = space.look(refs=refs, containers=containers, blobs=blobs, snapshotter=snapshotter)
+    inventory = msgspec.structs.replace(found, before_ns=time.time_ns())
+    scope = prune.Scope(all_images=unused, leftovers=True)
+    supply = prune.supply(inventory, scope, Selection(), refs=refs, containers=containers, blobs=blobs)
+    prune.execute(
+        prune_plan.everything(supply, inventory),
+        refs=refs,
+        containers=containers,
+        blobs=blobs,
+        snapshotter=snapshotter,
+        runtime=host.ready_runtime,
     )
     return 0
 
@@ -239,10 +250,11 @@ def _require_whole(root: Path, known: dict[str, RandomImage]) -> None:
     host = Host({"root": str(root)})
     report = check(refs=host.refs, containers=host.containers, blobs=host.blobs, snapshotter=host.snapshotter)
     assert report.findings == (), report.findings
+    content = host.whole("an image", silent)  # with what was dropped
     for record in host.refs.list():
         image = known[record.descriptor.digest]
         for descriptor, raw in image.blobs():
-            with host.blobs.open(descriptor) as stream:
+            with content.open(descriptor) as stream:
                 assert stream.read() == raw
         ensure_layers(Image(record.manifest, host.blobs), snapshotter=host.snapshotter, blobs=host.blobs)
         for diff_id in image.diff_ids:

@@ -239,8 +239,17 @@ def test_prune_takes_images_without_a_name_and_with_all_the_unused_ones(shelf: S
     load_image(shelf.root, shelf.new, "localhost:5000/cuda:13", "nvidia/cuda:13-base", "nvidia/cuda:13.0.0-base")
     assert lines(shelf.out("images", "--filter", "dangling=true"))[1][:3] == ["<none>", "<none>", short(shelf.old)]
     pruned = shelf.out("prune", "--force").splitlines()
-    assert pruned[0] == f"Deleted: {shelf.old.manifest.config.digest}"
-    assert pruned[-1].startswith("Total reclaimed space: ")
+    layers = sorted(shelf.old.diff_ids)
+    plan, total = lines("\n".join(pruned[:2])), pruned[2].removeprefix("Total: ")
+    assert plan == [["TO REMOVE", "NAME", "FREES"], ["image", f"<none> ({short(shelf.old)})", total]]
+    assert pruned[3:] == [
+        "",
+        "Deleted Images:",
+        f"deleted: {shelf.old.manifest.config.digest}",
+        *(f"deleted: {layer}" for layer in layers),
+        "",
+        f"Total reclaimed space: {total}",
+    ]
     assert set(shelf.blobs.walk()) == gc.reachable([shelf.new.descriptor], shelf.blobs).blobs
     shelf.use(shelf.new, "builder")
     assert shelf.out("prune", "-af") == "Total reclaimed space: 0B\n"

@@ -335,7 +335,8 @@ def special(registry: RunningRegistry, tmp_path_factory: pytest.TempPathFactory)
 
 def fetch(image: str, *users: User) -> None:
     for user in users:
-        assert user.argosy("pull", "-q", image).returncode == 0
+        done = user.argosy("pull", "-q", image)
+        assert done.returncode == 0, done.stderr.decode() if isinstance(done.stderr, bytes) else done.stderr
 
 
 def test_what_cannot_be_kept_is_said_once(single: User, ranged: User, special: str) -> None:
@@ -486,6 +487,10 @@ def test_check_rmi_and_prune_take_files_of_subordinate_ids(ranged: User, special
     ranged.argosy("run", "--name", "theirs", special, "sh", "-c", "mkdir -m 700 /new; touch /new/x; chown -R 7:7 /new")
     assert "0 damaged" in output(ranged, "check")
     assert output(ranged, "ps", "-as", "--format", "{{.Names}} {{.Size}}").startswith("theirs 0B (virtual")
+    told = output(ranged, "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}} {{.Reclaimable}}").splitlines()
+    assert told[0].startswith("Images ")
+    assert told[0].split()[2] == "1"
+    assert told[1].startswith("Containers 1 0 ")
     output(ranged, "rm", "theirs")
     output(ranged, "rmi", special)
     output(ranged, "prune", "-f")

@@ -25,7 +25,7 @@ def parser_of(verb: str) -> Parser:
 
 def every_parser() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """(«catalog build», its parser): every verb, and the subcommands that some have."""
-    for verb in commands.VERBS:
+    for verb in (*commands.VERBS, *commands.GROUPED):
         parser = parser_of(verb)
         yield verb, parser
         for action in parser._actions:

@@ -15,7 +15,7 @@ from argosy.store.blobs import BlobStore
 from argosy.store.refs import RefStore, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .images import RandomImage
 
@@ -38,6 +38,14 @@ def load_image(root: Path, image: RandomImage, *names: str) -> None:
     needs = (*image.manifest.children(), image.descriptor)
     for name in names:
         gc.publish(Reference.parse(name), image.descriptor, summary=summary, needs=needs, blobs=blobs, refs=refs)
+
+
+def sweep(blobs: BlobStore, needed: Callable[[], gc.Reached]) -> gc.Swept:
+    """As a prune removes blobs and parts: all that nothing needs and nobody is at work with."""
+    before_ns = gc.idle_before_ns(blobs)
+    swept = gc.remove(blobs, {*blobs.walk(), *blobs.dropped.walk()}, needed, before_ns=before_ns)
+    parts = gc.remove_parts(part for part in gc.parts_of(blobs) if part.touched_ns < before_ns)
+    return gc.Swept(blobs=swept.blobs, parts=parts.parts, size=swept.size + parts.size)
 
 
 class Program:

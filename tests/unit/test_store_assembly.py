@@ -35,7 +35,7 @@ def leave(store: BlobStore, *ranges: tuple[int, int]) -> None:
 
 
 def left(store: BlobStore) -> list[str]:
-    return sorted(name for name in os.listdir(Path(store.root, "ingest")) if name != "collector.lock")
+    return sorted(name for name in os.listdir(Path(store.root, "ingest")) if not name.endswith((".lock", ".maker")))
 
 
 def test_ranges_in_any_order_make_the_blob(store: BlobStore) -> None:

@@ -177,7 +177,10 @@ def _run(verb: str, argv: list[str], settings: dict[str, str], environ: Mapping[
 
 def load_verb(verb: str) -> Verb:
     """The module of *verb*, imported."""
-    name = commands.HIDDEN.get(verb) or commands.VERBS[verb]
+    if verb in commands.GROUPED:
+        name, _ = commands.GROUPED[verb]
+    else:
+        name = commands.HIDDEN.get(verb) or commands.VERBS[verb]
     module: Verb = __import__(f"{__name__}.{name}", fromlist=("main",))
     return module
 

@@ -69,9 +69,10 @@ def _text(report: Report) -> str:
     if report.findings and report.repaired:
         again = sorted({name for finding in report.findings for name in finding.affects if ":" in name})
         parts += [f"now type: argosy pull {name}\n" for name in again]
+    dropped = f"{report.dropped} blobs dropped, their layers are here; " if report.dropped else ""
     parts.append(
         f"{report.blobs} blobs, {report.layers} layers, {report.tags} tags, {report.containers} containers checked; "
-        f"{output.human_size(report.size)} read; {len(report.findings)} damaged\n"
+        f"{dropped}{output.human_size(report.size)} read; {len(report.findings)} damaged\n"
     )
     return "".join(parts)
 
@@ -87,6 +88,7 @@ def _facts(report: Report) -> dict[str, object]:
         "Layers": report.layers,
         "Tags": report.tags,
         "Containers": report.containers,
+        "Dropped": report.dropped,
         "Size": report.size,
         "Rubbish": list(report.rubbish),
         "Repaired": list(report.repaired),

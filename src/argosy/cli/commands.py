@@ -43,10 +43,17 @@ SECTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("doctor", "doctor", "Explain what works here and what does not, GPUs first"),
         ("info", "info", "Show the store, the runtime and the kernel features in use"),
         ("check", "check", "Verify everything in the store"),
+        ("df", "df", "Show what images, containers and the rest take on the disk"),
         ("prune", "prune", "Remove images without a name and what nothing needs"),
         ("version", "version", "Show versions"),
         ("completion", "completion", "Print the completion script for a shell"),
     ),
+}
+
+#: Verbs that have a name in their group only: {«system prune»: (module in argosy.cli, one-line help)}
+GROUPED: dict[str, tuple[str, str]] = {
+    "image prune": ("image_prune", "Remove images that nothing uses, or their compressed form"),
+    "system prune": ("system_prune", "Remove stopped containers, unused images and leftovers"),
 }
 
 #: {verb: module in argosy.cli}
@@ -82,9 +89,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "save": "save",
         "load": "load",
         "import": "import",
-        "prune": "prune",
+        "prune": "image prune",
     },
-    "system": {"info": "info", "prune": "prune"},
+    "system": {"df": "df", "info": "info", "prune": "system prune"},
 }
 
 #: Verbs whose failure before the container starts exits 125, as `docker run` has it.
@@ -121,4 +128,6 @@ def help_text() -> str:
 
 def help_line(verb: str) -> str:
     """The one line of help of *verb*; empty for a hidden one."""
+    if verb in GROUPED:
+        return GROUPED[verb][1]
     return next((line for rows in SECTIONS.values() for name, _, line in rows if name == verb), "")

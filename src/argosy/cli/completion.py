@@ -74,10 +74,10 @@ def all_commands() -> list[Command]:
     from .parser import Parser
 
     found: list[Command] = []
-    for verb in commands.VERBS:
+    for verb in (*commands.VERBS, *commands.GROUPED):
         parser = Parser(prog=f"argosy {verb}")
         load_verb(verb).add_arguments(parser)
-        found.extend(_described(parser, (verb,), commands.help_line(verb)))
+        found.extend(_described(parser, tuple(verb.split()), commands.help_line(verb)))
     return found
 
 

@@ -34,6 +34,7 @@ def add_arguments(parser: Parser) -> None:
 def main(args: Namespace, host: Host) -> int:
     require_no_terminal(args.output, host)
     from ..ops.export import export
+    from ..ops.progress import silent
 
     host.reaped()
     host.enter_namespace()
@@ -47,5 +48,6 @@ def main(args: Namespace, host: Host) -> int:
             blobs=host.blobs,
             snapshotter=host.snapshotter,
             rootless=host.rootless,
+            content=host.whole(container.image, silent),  # with what was dropped
         )
     return 0

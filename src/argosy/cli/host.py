@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..linux.seccomp_cache import Filter
     from ..oci.digest import Digest
     from ..oci.reference import Reference
+    from ..ops.progress import Progress
+    from ..ops.restore import Whole
     from ..remote.catalogue import Catalogue
     from ..remote.credentials import Credentials
     from ..remote.registries import Registries
@@ -399,6 +401,14 @@ class Host:
         from ..remote.catalogue import connect
 
         return connect(registry, transport=self.transport(plain_http=plain_http), credentials=self.credentials)
+
+    def whole(self, wanted_for: str, progress: Progress) -> Whole:
+        """The store's content for the image that *wanted_for* names, with what was dropped of it."""
+        from ..ops.restore import Whole
+
+        return Whole(
+            wanted_for, blobs=self.blobs, snapshotter=self.snapshotter, connect=self.repository, progress=progress
+        )
 
     def transport(self, *, plain_http: bool = False) -> Transport:
         """HTTP with this user's proxies and certificates; --debug shows its requests."""

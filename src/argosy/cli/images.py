@@ -30,6 +30,7 @@ _HEADERS = {
     "UniqueSize": "UNIQUE SIZE",
 }
 
+_SHARES = ("Containers", "SharedSize", "UniqueSize")
 _ABOUT = """\
 SIZE is the sum of the image's uncompressed layers; images share layers, so the
 store is smaller than the sum of the column. The newest image comes first.
@@ -43,6 +44,7 @@ filters:
 
 fields of --format:
   .Repository .Tag .Digest .ID .CreatedSince .CreatedAt .Size
+  .SharedSize .UniqueSize .Containers (these read every image)
 
 examples:
   argosy images
@@ -70,7 +72,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="list these only, see below; may be repeated",
+        help="only what this holds of, see below; may be repeated",
     )
     add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
     add("--no-trunc", action="store_true", help="do not shorten ids")
@@ -90,8 +92,9 @@ def main(args: Namespace, host: Host) -> int:
     digest = ("Digest",) if args.digests else ()
     ages = {created: output.age(created) for created in {row.created for row in shown}}  # most tags share their images
     whole = args.format is not None
+    known = _shares(host) if whole and any(name in args.format for name in (*_SHARES, "json")) else {}
     output.show(
-        [_fields(row, ages[row.created], whole_id=args.no_trunc, all_fields=whole) for row in shown],
+        [_fields(row, ages[row.created], known, whole_id=args.no_trunc, all_fields=whole) for row in shown],
         columns=("Repository", "Tag", *digest, "ID", "CreatedSince", "Size"),
         headers=_HEADERS,
         template=args.format,
@@ -100,7 +103,9 @@ def main(args: Namespace, host: Host) -> int:
     return 0
 
 
-def _fields(row: Row, age: str, *, whole_id: bool, all_fields: bool) -> Mapping[str, str]:
+def _fields(
+    row: Row, age: str, known: Mapping[str, Mapping[str, str]], *, whole_id: bool, all_fields: bool
+) -> Mapping[str, str]:
     fields = {
         "Repository": row.repository,
         "Tag": row.tag or "<none>",
@@ -111,8 +116,23 @@ def _fields(row: Row, age: str, *, whole_id: bool, all_fields: bool) -> Mapping[
     }
     if all_fields:
         fields["CreatedAt"] = output.local_time(row.created)
-        fields |= dict.fromkeys(("Containers", "SharedSize", "UniqueSize"), "N/A")
+        fields |= known.get(row.image_id, dict.fromkeys(_SHARES, "N/A"))
     return fields
+
+
+def _shares(host: Host) -> dict[str, Mapping[str, str]]:
+    """{image id: the fields that take a look at every image}; without those of damaged ones."""
+    from ..ops.shares import shares
+
+    found = shares(host.refs.list(), host.containers.list(), source=host.blobs, layer_size=host.layer_size)
+    return {
+        image_id: {
+            "Containers": str(share.containers),
+            "SharedSize": output.human_size(share.shared),
+            "UniqueSize": output.human_size(share.unique),
+        }
+        for image_id, share in found.items()
+    }
 
 
 def _find(rows: Sequence[Row], text: str, host: Host) -> Row:

@@ -252,6 +252,7 @@ def _push(args: argparse.Namespace, host: Host) -> int:
             blobs=host.blobs,
             connect=_connector(args, host),
             unfinished=host.unfinished_uploads,
+            restore=host.whole(reference.familiar(), progress).restore,
             progress=progress,
         )
     if args.purge:

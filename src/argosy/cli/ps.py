@@ -64,7 +64,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="list these only, see below; may be repeated",
+        help="only what this holds of, see below; may be repeated",
     )
     add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
     add("-n", "--last", type=int, default=-1, metavar="NUMBER", help="list the NUMBER newest, running or not")

@@ -67,6 +67,7 @@ def _push(reference: Reference, repository: Repository, args: Namespace, host: H
             refs=host.refs,
             platform=Platform.parse(args.platform) if args.platform else None,
             unfinished=host.unfinished_uploads,
+            restore=host.whole(reference.familiar(), progress).restore,
             progress=progress,
         )
     if args.quiet:

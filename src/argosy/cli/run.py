@@ -141,6 +141,7 @@ def main(args: Namespace, host: Host) -> int:
     host.enter_namespace()
     host.runtime.hasten()
     ensure_unpacked(image, name, host, quiet=args.quiet)
+    host.blobs.rest()  # a pull may have made us a maker; this process lives as long as the container
     from ..ops.run import run
 
     return run(
@@ -231,6 +232,10 @@ def ensure_unpacked(image: Image, name: str, host: Host, *, quiet: bool) -> None
     from .progress import reporter
 
     with reporter(quiet=quiet, host=host) as progress:
+        whole = host.whole(name, progress)
+        for layer in image.layers:
+            if not host.snapshotter.has(layer.diff_id):
+                whole.restore(layer.descriptor)  # in case that it was dropped
         ensure_layers(image, snapshotter=host.snapshotter, blobs=host.blobs, progress=progress)
 
 

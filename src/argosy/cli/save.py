@@ -58,13 +58,15 @@ def main(args: Namespace, host: Host) -> int:
     else:
         require_no_terminal(args.output, host)
     from ..linux.outputs import output_folder
+    from ..ops.progress import silent
     from ..ops.save import save, select
 
     images = select(args.images, refs=host.refs, blobs=host.blobs, platform=wanted)
+    content = host.whole(" ".join(args.images), silent)  # with what was dropped
     if args.format.endswith("-dir"):
         with output_folder(os.path.abspath(args.output)) as folder:
-            save(images, args.format, blobs=host.blobs, place=folder)
+            save(images, args.format, blobs=host.blobs, place=folder, content=content)
     else:
         with archive_output(args.output, host) as out:
-            save(images, args.format, blobs=host.blobs, place=out)
+            save(images, args.format, blobs=host.blobs, place=out, content=content)
     return 0

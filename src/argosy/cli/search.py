@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="list these only, see below; may be repeated",
+        help="only what this holds of, see below; may be repeated",
     )
     add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
     add(

@@ -55,7 +55,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="list these only, see below; may be repeated",
+        help="only what this holds of, see below; may be repeated",
     )
     add("--format", metavar="TEMPLATE", help="json, a Go template, or 'table TEMPLATE' (default: a table)")
     add("--limit", type=int, metavar="N", help="stop after N tags (default: all)")

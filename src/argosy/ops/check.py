@@ -18,7 +18,7 @@ from ..oci.digest import CHUNK, Digest
 from ..oci.image import CONFIG_LIMIT, read_blob, read_manifest
 from ..oci.manifest import Manifest
 from ..store import gc
-from . import prune
+from . import leftovers
 from .containers import is_elsewhere
 from .progress import Advanced, Finished, Started, silent
 
@@ -56,6 +56,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     layers: int
     tags: int
     containers: int
+    #: blobs that images need and that were dropped, whose layers stand for them; not among *blobs*
+    dropped: int
     #: bytes read
     size: int
     findings: tuple[Finding, ...]
@@ -122,6 +124,7 @@ class _Check:
             layers=len(layers),
             tags=len(records),
             containers=len(containers),
+            dropped=sum(self._is_dropped(digest) for digest in self._needed),
             size=self._size,
             findings=tuple(findings),
             rubbish=self._rubbish(),
@@ -143,17 +146,20 @@ class _Check:
                     done.append(line)
             except Error as error:
                 done.append(f"could not mend {finding.kind} {finding.name}: {error.message}")
-        swept = gc.remove_parts(self._blobs, grace_s=0)
+        idle_before_ns = gc.idle_before_ns(self._blobs)
+        idle = (part for part in gc.parts_of(self._blobs) if part.touched_ns < idle_before_ns)
+        swept = gc.remove_parts(idle)
         if swept.parts:
             done.append(f"removed {swept.parts} parts of interrupted transfers ({swept.size} bytes)")
-        done += [f"removed tmp/{name}" for name in prune.remove_leftovers(self._blobs.root, grace_s=gc.GRACE_S)]
+        root = self._blobs.root
+        done += [f"removed tmp/{each.name}" for each in leftovers.remove(root, leftovers.find(root))]
         return msgspec.structs.replace(report, repaired=tuple(done))
 
     def _mend(self, finding: Finding) -> str:
         if finding.kind == "blob" and self._blobs.stat(digest := Digest(finding.name)) is not None:
             self._blobs.delete(digest)
             return f"removed blob {digest}"
-        if finding.kind == "layer":
+        if finding.kind == "layer" and not self._is_last_copy(Digest(finding.name)):
             self._snapshotter.remove(Digest(finding.name))
             return f"removed layer {finding.name}"
         if finding.kind == "tag" and finding.name.endswith(".json"):
@@ -229,7 +235,7 @@ class _Check:
         return ""
 
     def _missing(self) -> Iterator[Finding]:
-        missing = [digest for digest in sorted(self._needed) if self._blobs.stat(digest) is None]
+        missing = [digest for digest in sorted(self._needed) if self._is_missing(digest)]
         if missing:
             yield from self._missed_now(missing)
 
@@ -240,8 +246,26 @@ class _Check:
             now.walk_images(self._refs.list(), self._containers.list())
             here = frozenset(self._blobs.walk())  # a folder's list is true where NFS remembers that a file was absent
             for digest in missing:
-                if digest in now._needed and digest not in here:
-                    yield self._finding("blob", digest, "it is missing")
+                if digest in now._needed and digest not in here and not self._is_dropped(digest):
+                    dropped = self._blobs.dropped.find(digest) is not None
+                    problem = "it was dropped, and its layer is gone" if dropped else "it is missing"
+                    yield self._finding("blob", digest, problem)
+
+    def _is_missing(self, digest: Digest) -> bool:
+        return self._blobs.stat(digest) is None and not self._is_dropped(digest)
+
+    def _is_dropped(self, digest: Digest) -> bool:
+        """Whether a blob is absent and its layer stands for it."""
+        if self._blobs.stat(digest) is not None:
+            return False
+        record = self._blobs.dropped.find(digest)
+        return record is not None and self._snapshotter.has(record.diff_id)
+
+    def _is_last_copy(self, diff_id: Digest) -> bool:
+        """Whether a layer stands for a blob that no registry has: damaged as it is, nothing replaces it."""
+        gone = (digest for digest in self._blobs.dropped.walk() if self._blobs.stat(digest) is None)
+        found = map(self._blobs.dropped.find, gone)
+        return any(record is not None and record.diff_id == diff_id and not record.origins for record in found)
 
     def _check_tags(self, records: tuple[RefRecord, ...]) -> Iterator[Finding]:
         for name, why in self._refs.damaged():
@@ -305,6 +329,8 @@ class _Check:
         images = [name for name in users if not name.startswith((_CONTAINER, _UNTAGGED))]
         if not users:
             remedy = "argosy check --repair (nothing needs it)"
+        elif kind == "layer" and images and self._is_last_copy(digest):
+            remedy = f"argosy rmi -f {images[0]} (its compressed form was dropped; nothing brings the layer back)"
         elif kind == "layer":
             remedy = "argosy check --repair (it is made again when needed)"
         elif images:
@@ -318,7 +344,7 @@ class _Check:
     def _rubbish(self) -> tuple[str, ...]:
         root = self._blobs.root
         parts = [os.path.relpath(path, root) for path in gc.unfinished(self._blobs)]
-        return (*parts, *(f"tmp/{name}" for name in prune.leftovers(root)))
+        return (*parts, *(f"tmp/{name}" for name in leftovers.names(root)))
 
 
 def _lost_files(record: Container) -> bool:

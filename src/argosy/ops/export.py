@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..layer.compression import Sink
     from ..layer.diff import Found
+    from ..oci.image import ContentSource
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
     from ..store.records import Container
@@ -40,19 +41,21 @@ def export(
     blobs: BlobStore,
     snapshotter: Snapshotter,
     rootless: bool = False,
+    content: ContentSource | None = None,
 ) -> None:
     """Write the root of *container* (its record, folder and writable layer) into *out* as a tar, ordered by names.
 
     What a launch brings (driver, mount points, volumes) is not in it. Of a running
     container the files are as they are found; one that grows is cut, one that goes is
-    left out. The process is in a private mount namespace.
+    left out. The process is in a private mount namespace. *content* is where blobs are
+    read, the store itself by default.
 
     Raises Conflict (file-changed), NotFound when the image has lost blobs.
     """
     image = Image(container.manifest, blobs)
     ensure_layers(image, snapshotter=snapshotter, blobs=blobs)
     os.makedirs(upper, exist_ok=True)
-    owners = _owners_in_layers(image, snapshotter, blobs) if rootless else {}
+    owners = _owners_in_layers(image, snapshotter, content or blobs) if rootless else {}
     with (
         files_at_rest(),
         workspace(folder) as place,
@@ -89,7 +92,7 @@ class _Cut:
         return data
 
 
-def _owners_in_layers(image: Image, snapshotter: Snapshotter, blobs: BlobStore) -> Owners:
+def _owners_in_layers(image: Image, snapshotter: Snapshotter, content: ContentSource) -> Owners:
     """Who owns what by the image's own word; nothing where the unpacked layers could keep that.
 
     A user with one id has unpacked everything as that one. The layers are read for it once more.
@@ -98,7 +101,7 @@ def _owners_in_layers(image: Image, snapshotter: Snapshotter, blobs: BlobStore) 
         return {}
     owners: Owners = {}
     for layer in image.layers:
-        with decompressed(blobs.open(layer.descriptor)) as tar:
+        with decompressed(content.open(layer.descriptor)) as tar:
             owners |= {entry.path: (entry.uid, entry.gid) for entry in entries(tar)}
     return owners
 

@@ -77,7 +77,7 @@ def _test(
     if key == "reference":
         return _reference_test(values)
     if key == "label":
-        return lambda row: all(_has_label(labels(row), value) for value in values)
+        return lambda row: all(has_label(labels(row), value) for value in values)
     if key == "dangling":
         wanted = _truth(values[-1])
         return lambda row: row.is_untagged == wanted
@@ -155,7 +155,8 @@ def _character_class(pattern: str, left: list[str]) -> str:
     return text
 
 
-def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Whether KEY or KEY=VALUE holds."""
     key, equals, value = wanted.partition("=")
     return key in labels and (not equals or labels[key] == value)
 

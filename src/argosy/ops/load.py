@@ -82,6 +82,7 @@ def load(
     Unsupported, Corrupt, Exhausted. No name changes then.
     """
     settle(blobs=blobs, refs=refs, snapshotter=snapshotter)
+    blobs.begin()
     work = _Load(files, blobs, snapshotter, platform, progress)
     return tuple(loaded for each in work.all() for loaded in _publish(each, blobs, refs))
 

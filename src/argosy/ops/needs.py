@@ -150,7 +150,8 @@ def _need(descriptor: Descriptor, diff_id: Digest, blobs: BlobStore, snapshotter
     is_here = blobs.stat(descriptor.digest) == descriptor.size
     to_fetch = 0 if is_here else max(descriptor.size - blobs.begun(descriptor.digest), 0)
     if snapshotter.has(diff_id):
-        return Need(descriptor=descriptor, diff_id=diff_id, to_fetch=to_fetch)
+        is_dropped = not is_here and blobs.dropped.find(descriptor.digest) is not None  # its layer stands for it
+        return Need(descriptor=descriptor, diff_id=diff_id, to_fetch=0 if is_dropped else to_fetch)
     size, is_guess = _estimate(descriptor)
     need = Need(descriptor=descriptor, diff_id=diff_id, to_fetch=to_fetch, unpacked=size, is_guess=is_guess)
     if not (is_here and is_guess):

@@ -1,4 +1,8 @@
-"""prune: remove what no name and no container needs. Also the last step of rmi and rm."""
+"""prune: remove what no name and no container needs. Also the last step of rmi.
+
+First what may go is gathered, then prune_plan.py decides, then `execute` removes what still may go: everything is
+looked at once more, under the locks that store/gc.py argues with.
+"""
 
 from __future__ import annotations
 
@@ -9,41 +13,213 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Conflict, Corrupt, NotFound
-from ..linux.files import remove_tree
-from ..linux.locks import idle
+from ..linux import room
 from ..oci.digest import Digest
-from ..store import gc
+from ..oci.image import Image
+from ..store import gc, uses
 from ..store.gc import Reached
+from . import build_cache, leftovers
+from . import containers as containers_ops
+from .compressed import give_up
+from .prune_plan import Plan, Supply
+from .selection import Selection, seconds
+from .space import needed, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
     from ..store.blobs import BlobStore
-    from ..store.records import ContainerStore
+    from ..store.records import Container, ContainerStore
     from ..store.refs import RefStore
+    from .compressed import Spare
+    from .space import Held, Inventory
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Which sorts of things a prune is about."""
+
+    #: stopped ones
+    containers: bool = False
+    images: bool = True
+    #: images with names too, if no container uses them
+    all_images: bool = False
+    #: interrupted downloads, and what dead processes left
+    leftovers: bool = False
+    build_cache: bool = False
 
 
 class Freed(msgspec.Struct, frozen=True, kw_only=True):
     """What a removal gave back."""
 
-    #: names of images without one that went with it
+    #: ids
+    containers: tuple[str, ...] = ()
+    #: names that were taken from images, in familiar form
+    untagged: tuple[str, ...] = ()
+    #: images that are no more
     images: tuple[Digest, ...] = ()
     blobs: tuple[Digest, ...] = ()
     #: layers whose snapshot was removed
     layers: tuple[Digest, ...] = ()
-    #: parts of interrupted transfers
+    #: of interrupted downloads
     parts: int = 0
-    #: bytes
+    leftovers: tuple[str, ...] = ()
+    #: blobs that were given up while their layers stay
+    compressed: tuple[Digest, ...] = ()
+    #: bytes on the disk
     size: int = 0
 
 
-def needed(refs: RefStore, containers: ContainerStore, blobs: BlobStore) -> Reached:
-    """What every name and container of this store needs. Raises Corrupt when a document cannot be read."""
-    records = containers.list()
-    reached = gc.reachable(gc.roots(refs.list(), records), blobs)
-    mounted = frozenset(diff_id for record in records for diff_id in record.diff_ids)
-    return Reached(blobs=reached.blobs, diff_ids=reached.diff_ids | mounted)
+def supply(
+    inventory: Inventory,
+    scope: Scope,
+    selection: Selection,
+    *,
+    refs: RefStore,
+    containers: ContainerStore,
+    blobs: BlobStore,
+    spares: tuple[Spare, ...] = (),
+) -> Supply:
+    """What of a store may go. Raises Corrupt when an image is damaged: what it needs is not known then."""
+    if inventory.damaged:
+        needed(refs, containers, blobs)  # fails with better words
+    stopped = tuple(each for each in inventory.containers if scope.containers and _is_stopped(each, selection))
+    ended = {container.id for container in stopped}
+    images = [image for image in inventory.images if scope.images and ended.issuperset(image.containers)]
+    images = [image for image in images if (scope.all_images or image.is_dangling) and _takes(selection, image, blobs)]
+    others = scope.leftovers and not selection.by_label
+    keep = together(image.needs for image in inventory.images)
+    return Supply(
+        containers=stopped,
+        container_sizes={each.id: container_size(containers, each) for each in stopped},
+        images=tuple(images),
+        loose=Reached(blobs=frozenset(), diff_ids=frozenset()) if selection.by_label else inventory.unneeded(keep),
+        parts=tuple(part for part in gc.parts_of(blobs) if others and _is_left(part, inventory, selection)),
+        leftovers=tuple(
+            each for each in leftovers.find(blobs.root) if others and selection.takes(each.touched, _no_labels)
+        ),
+        spares=spares,
+        build_cache=build_cache.size(blobs.root) if scope.build_cache and selection.is_everything else 0,
+    )
+
+
+def _is_stopped(container: Container, selection: Selection) -> bool:
+    if container.status != "exited" and not (container.status == "created" and container.pid is None):
+        return False
+    return selection.takes(seconds(container.created), lambda: container.labels)
+
+
+def _takes(selection: Selection, image: Held, blobs: BlobStore) -> bool:
+    if selection.is_everything:
+        return True
+    if not image.names:  # only containers know it
+        return False
+    first = image.names[0]
+
+    def labels() -> Mapping[str, str]:
+        try:
+            return Image(first.manifest, blobs).config.labels
+        except NotFound:
+            return {}
+
+    return selection.takes(seconds(first.created), labels)
+
+
+def _is_left(part: gc.Part, inventory: Inventory, selection: Selection) -> bool:
+    return (
+        not part.busy and part.touched_ns < inventory.before_ns and selection.takes(part.touched_ns / 1e9, _no_labels)
+    )
+
+
+def _no_labels() -> Mapping[str, str]:
+    return {}
+
+
+def execute(
+    plan: Plan,
+    *,
+    refs: RefStore,
+    containers: ContainerStore,
+    blobs: BlobStore,
+    snapshotter: Snapshotter,
+    runtime: Callable[[], OciRuntime],
+) -> Freed:
+    """Remove what *plan* holds and what still may go: what was named, used or taken up meanwhile stays.
+
+    Raises Corrupt when an image has been damaged meanwhile; nothing has been removed then.
+    """
+    needed(refs, containers, blobs)
+    removed, container_size = _remove_containers(plan, containers, runtime)
+    forgotten, untagged, names_size = _forget_images(plan, refs, containers)
+    parts = gc.remove_parts(plan.parts)
+    rubbish = leftovers.remove(blobs.root, plan.leftovers)
+    cache = build_cache.remove(blobs.root) if plan.build_cache else 0
+    content = Reached(blobs=plan.blobs, diff_ids=plan.layers)
+    freed = _remove(content, lambda: needed(refs, containers, blobs), blobs, snapshotter, plan.before_ns)
+    dropped = give_up(plan.compressed, blobs=blobs, snapshotter=snapshotter)
+    return Freed(
+        containers=removed,
+        untagged=untagged,
+        images=forgotten,
+        blobs=freed.blobs,
+        layers=freed.layers,
+        parts=parts.parts,
+        leftovers=tuple(each.name for each in rubbish),
+        compressed=dropped.blobs,
+        size=container_size
+        + names_size
+        + parts.size
+        + sum(each.size for each in rubbish)
+        + cache
+        + freed.size
+        + dropped.size,
+    )
+
+
+def _remove_containers(
+    plan: Plan, containers: ContainerStore, runtime: Callable[[], OciRuntime]
+) -> tuple[tuple[str, ...], int]:
+    removed, size = [], 0
+    for container in plan.containers:
+        taken = container_size(containers, container)
+        try:
+            containers_ops.remove(container.id, containers=containers, runtime=runtime)
+        except (NotFound, Conflict):  # it was removed, or started, meanwhile
+            continue
+        removed.append(container.id)
+        size += taken
+    return tuple(removed), size
+
+
+def container_size(containers: ContainerStore, container: Container) -> int:
+    """Bytes on the disk of a container: its folder, its name's file, its writable layer where this machine has that."""
+    name = os.path.join(containers.root, "names", container.name)
+    size = room.of_tree(containers.folder(container.id)) + (room.of_file(name) if container.name else 0)
+    return size + local_size(container)
+
+
+def local_size(container: Container) -> int:
+    """Bytes of a writable layer that does not lie in the store, but on a disk of this machine."""
+    return room.of_tree(container.local) if container.local and not containers_ops.is_elsewhere(container) else 0
+
+
+def _forget_images(
+    plan: Plan, refs: RefStore, containers: ContainerStore
+) -> tuple[tuple[Digest, ...], tuple[str, ...], int]:
+    """(images that no name leads to now, names taken, bytes of their records)."""
+    used = {record.image_id for record in containers.list()}
+    forgotten, untagged, size = [], [], 0
+    for image in plan.images:
+        if image.image_id in used:  # by a container that is younger than the plan
+            continue
+        for record in image.names:
+            if refs.find_exact(record.reference) == record and refs.delete(record.reference):
+                untagged += [] if record.is_untagged else [record.reference.familiar()]
+        size += image.size
+        uses.forget(refs.root, image.image_id)
+        forgotten.append(image.image_id)
+    return tuple(forgotten), tuple(untagged), size
 
 
 def free(
@@ -61,84 +237,20 @@ def free(
     because what it needs is unknown; `check --repair` comes first.
     """
     try:
-        loose = candidates.without(needed(refs, containers, blobs))
+        before_ns = gc.idle_before_ns(blobs)
+        return _remove(candidates, lambda: needed(refs, containers, blobs), blobs, snapshotter, before_ns)
     except Corrupt:
         return Freed()
-    layers, layer_bytes = _remove_layers(loose.diff_ids, snapshotter)
-    swept = gc.remove(blobs, loose.blobs, lambda: needed(refs, containers, blobs))
-    return Freed(blobs=swept.blobs, layers=layers, size=layer_bytes + swept.size)
 
 
-def prune(
-    *,
-    refs: RefStore,
-    containers: ContainerStore,
-    blobs: BlobStore,
-    snapshotter: Snapshotter,
-    unused: bool = False,
-    grace_s: float = gc.GRACE_S,
-    told: Callable[[str], None] = lambda name: None,
+def _remove(
+    candidates: Reached, keep: Callable[[], Reached], blobs: BlobStore, snapshotter: Snapshotter, before_ns: int
 ) -> Freed:
-    """Forget images without a name (with *unused* all without a container), and remove what nothing needs.
-
-    What was touched in the last *grace_s* seconds stays: somebody may be at work on it.
-    Raises Corrupt when an image is damaged; then nothing is removed.
-    """
-    needed(refs, containers, blobs)  # fails before the first name is forgotten
-    in_use = {record.image_id for record in containers.list()}
-    forgotten = []
-    for record in refs.list():
-        if record.image_id not in in_use and (unused or record.is_untagged):
-            refs.delete(record.reference)
-            forgotten.append(record.image_id)
-            if not record.is_untagged:
-                told(record.reference.familiar())
-    keep = needed(refs, containers, blobs)
-    layers, layer_bytes = _remove_layers(
-        (found for found in snapshotter.walk() if found not in keep.diff_ids), snapshotter
-    )
-    swept = gc.sweep(blobs, lambda: needed(refs, containers, blobs), grace_s=grace_s)
-    remove_leftovers(blobs.root, grace_s=grace_s)
-    return Freed(
-        images=tuple(sorted(set(forgotten))),
-        blobs=swept.blobs,
-        layers=layers,
-        parts=swept.parts,
-        size=layer_bytes + swept.size,
-    )
-
-
-def remove_leftovers(root: str | os.PathLike[str], *, grace_s: float) -> tuple[str, ...]:
-    """Remove what dead processes left in tmp/; gives the names."""
-    import time
-
-    folder, latest = os.path.join(root, "tmp"), time.time() - grace_s
-    removed = []
-    for name in leftovers(root):
-        path = os.path.join(folder, name)
-        with suppress(FileNotFoundError), idle(path) as fd:
-            if fd is not None and os.fstat(fd).st_mtime <= latest and _removed(path):
-                removed.append(name)
-    return tuple(removed)
-
-
-def _removed(path: str) -> bool:
-    """False when something is left: NFS keeps files that somebody has open."""
-    try:
-        remove_tree(path)
-    except Conflict as error:
-        if error.code != "folder-not-empty":
-            raise
-        return False
-    return True
-
-
-def leftovers(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Names in tmp/, sorted."""
-    try:
-        return tuple(sorted(os.listdir(os.path.join(root, "tmp"))))
-    except FileNotFoundError:
-        return ()
+    """Blobs first: a layer that stands for one that somebody has claimed meanwhile stays, see 6 in store/gc.py."""
+    swept = gc.remove(blobs, candidates.blobs, keep, before_ns=before_ns)
+    loose = candidates.diff_ids - keep().diff_ids - blobs.dropped.layers()
+    layers, size = _remove_layers(loose, snapshotter)
+    return Freed(blobs=swept.blobs, layers=layers, size=swept.size + size)
 
 
 def _remove_layers(diff_ids: Iterable[Digest], snapshotter: Snapshotter) -> tuple[tuple[Digest, ...], int]:
@@ -146,8 +258,8 @@ def _remove_layers(diff_ids: Iterable[Digest], snapshotter: Snapshotter) -> tupl
     for diff_id in diff_ids:
         if not snapshotter.has(diff_id):
             continue
-        with suppress(NotFound, Corrupt):  # gone meanwhile, or damaged: no reason to keep it
-            size += snapshotter.usage(diff_id)
+        with suppress(NotFound):  # gone meanwhile
+            size += snapshotter.room(diff_id)
         snapshotter.remove(diff_id)
         removed.append(diff_id)
     return tuple(sorted(removed)), size

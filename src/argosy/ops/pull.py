@@ -25,6 +25,7 @@ from ..store.unsettled import Mark
 from .bring import Bringer
 from .parallel import in_parallel, in_processes
 from .progress import Finished, Waiting, Warned, silent
+from .restore import is_held
 from .settle import settle
 from .unpack import ensure_layer, largest_first
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
+    from ..oci.digest import Digest
     from ..oci.reference import Reference
     from ..remote.repository import Repository
     from ..snapshots import Snapshotter
@@ -153,6 +155,8 @@ class _Pull:
         self._refs = refs
         self._snapshotter = snapshotter
         self._progress = progress
+        #: blobs that were dropped while their layers stay: not fetched again
+        self._dropped: set[Digest] = set()
         self._bringer = Bringer(repository=repository, blobs=blobs, snapshotter=snapshotter, connections=CONNECTIONS)
 
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
@@ -243,7 +247,14 @@ class _Pull:
 
     def begin(self, documents: tuple[_Document, ...], layers: tuple[Layer, ...]) -> None:
         """Say what is going to be published without being synced; nothing when all is here and named already."""
-        blobs = {child.digest: child for child in self._needs(documents)}
+        self._blobs.begin()
+        self._dropped |= {
+            layer.descriptor.digest
+            for layer in layers
+            if self._blobs.stat(layer.descriptor.digest) is None
+            and is_held(layer, blobs=self._blobs, snapshotter=self._snapshotter)
+        }
+        blobs = {child.digest: child for child in self._needs(documents) if child.digest not in self._dropped}
         absent = [child.digest for child in blobs.values() if self._blobs.stat(child.digest) != child.size]
         missing = [layer.diff_id for layer in layers if not self._snapshotter.has(layer.diff_id)]
         before, target = self._refs.find_exact(self._own_name), documents[0].descriptor.digest
@@ -267,7 +278,8 @@ class _Pull:
         in_processes(self._bringer.layer, largest_first(absent), progress=self._progress)
 
     def _is_here(self, layer: Layer) -> bool:
-        if not (self._snapshotter.has(layer.diff_id) and self._blobs.claim(layer.descriptor)):
+        held = layer.descriptor.digest in self._dropped or self._blobs.claim(layer.descriptor)
+        if not (held and self._snapshotter.has(layer.diff_id)):
             return False
         self._progress(Finished(layer.descriptor.digest.short, "Already exists"))
         return True
@@ -292,7 +304,8 @@ class _Pull:
 
     def bring_rest(self, documents: Iterable[_Document]) -> None:
         """The content of the other platforms."""
-        wanted = {child.digest: child for document in documents for child in _blobs_of(document)}
+        children = (child for document in documents for child in _blobs_of(document))
+        wanted = {child.digest: child for child in children if child.digest not in self._dropped}
 
         def work(descriptor: Descriptor, check: Check) -> None:
             self._bringer.blob(descriptor, check, self._progress)

@@ -19,7 +19,8 @@ from .parallel import in_parallel
 from .progress import Advanced, Finished, Started, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import BinaryIO
 
     from ..oci.digest import Digest
     from ..oci.platform import Platform
@@ -51,14 +52,15 @@ def push(
     refs: RefStore,
     platform: Platform | None = None,
     unfinished: Unfinished = NOWHERE,
+    restore: Callable[[Descriptor, Check], None] = lambda descriptor, check: None,
     progress: Progress = silent,
 ) -> Pushed:
     """Send the image under *reference*'s own name; with *platform* that platform's manifest alone, without the index.
 
     What the image is, is read once: who moves the name meanwhile changes nothing. Blobs
     that the registry has are not sent; those that it has under another name (as far as
-    our names tell) are mounted from there. Where *unfinished* kept an upload that broke,
-    it goes on.
+    our names tell) are mounted from there. *restore* brings back what was dropped, before it
+    is sent. Where *unfinished* kept an upload that broke, it goes on.
 
     Raises NotFound (tag-unknown: no such image here; platforms-missing; blob-unknown),
     Unauthorized, Unavailable, Corrupt.
@@ -66,7 +68,7 @@ def push(
     top = refs.get(reference).descriptor
     if platform is not None:
         top = Image.select(top, blobs, platform, name=reference.familiar()).descriptor
-    work = _Push(reference, top, repository, blobs, _Homes(refs, blobs, repository), unfinished, progress)
+    work = _Push(reference, top, repository, blobs, _Homes(refs, blobs, repository), unfinished, restore, progress)
     if not work.is_taken_as_it_is():
         work.send()
     unfinished.sweep()
@@ -84,6 +86,7 @@ class _Push:
         blobs: BlobStore,
         homes: _Homes,
         unfinished: Unfinished,
+        restore: Callable[[Descriptor, Check], None],
         progress: Progress,
     ) -> None:
         self.name = reference.tag if reference.tag is not None else top.digest
@@ -92,6 +95,7 @@ class _Push:
         self._blobs = blobs
         self._homes = homes
         self._unfinished = unfinished
+        self._restore = restore
         self._progress = progress
         self._top = top.digest
         #: {digest by which it is named: manifest or index}, parents first; and what is not here with all its blobs
@@ -153,11 +157,16 @@ class _Push:
         self._repository.push_manifest(document.raw, document.descriptor.media_type, digest)
 
     def _send(self, descriptor: Descriptor, check: Check) -> None:
-        if descriptor.urls and (descriptor.is_foreign or self._blobs.stat(descriptor.digest) is None):
+        if descriptor.urls and (descriptor.is_foreign or not self._blobs.holds(descriptor.digest)):
             return self._progress(Finished(descriptor.digest.short, "Skipped foreign layer"))
+
+        def open_blob(offset: int) -> BinaryIO:
+            self._restore(descriptor, check)
+            return self._blobs.stream(descriptor, offset=offset)
+
         return send_blob(
             descriptor,
-            lambda offset: self._blobs.stream(descriptor, offset=offset),
+            open_blob,
             to=self._repository,
             mount_from=self._homes.of(descriptor.digest),
             unfinished=self._unfinished,
@@ -284,7 +293,7 @@ def _is_here(descriptor: Descriptor, blobs: BlobStore) -> bool:
         return False
     document = read_manifest(descriptor, blobs)
     blobs_of = document.children() if isinstance(document, Manifest) else ()
-    return all(child.urls or blobs.stat(child.digest) is not None for child in blobs_of)
+    return all(child.urls or blobs.holds(child.digest) for child in blobs_of)
 
 
 def _incomplete(reference: Reference, missing: list[Descriptor]) -> NotFound:

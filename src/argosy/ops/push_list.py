@@ -42,18 +42,19 @@ def push_list(
     blobs: BlobStore,
     connect: Callable[[Reference], Repository],
     unfinished: Unfinished = NOWHERE,
+    restore: Callable[[Descriptor, Check], None] = lambda descriptor, check: None,
     progress: Progress = silent,
 ) -> PushedList:
     """Send the index that *own* makes under its own name, and first what the repository lacks of its manifests.
 
     What lies in another repository of the registry is mounted from there; what lies in
-    this store or in another registry is copied.
+    this store or in another registry is copied. *restore* brings back what was dropped here.
 
     Raises InvalidInput (platform-missing), NotFound (list-content-gone: before anything
     is sent; blob-unknown), Unauthorized, Unavailable, Corrupt. The tag is as before then.
     """
     _check_platforms(own, progress)
-    work = _Push(own.reference, blobs, connect, unfinished, progress)
+    work = _Push(own.reference, blobs, connect, unfinished, restore, progress)
     missing = work.missing(own.entries)
     for entry in missing:
         require_content(entry, own.reference, blobs)
@@ -71,7 +72,7 @@ def require_content(entry: Entry, name: Reference, blobs: BlobStore) -> None:
     if not entry.is_local:
         return
     for child in entry.manifest.children():
-        if not child.urls and blobs.stat(child.digest) != child.size:
+        if not child.urls and blobs.stat(child.digest) != child.size and not blobs.holds(child.digest):
             source = entry.source.familiar()
             raise NotFound(
                 f"the content of {source} is no longer here",
@@ -91,11 +92,13 @@ class _Push:
         blobs: BlobStore,
         connect: Callable[[Reference], Repository],
         unfinished: Unfinished,
+        restore: Callable[[Descriptor, Check], None],
         progress: Progress,
     ) -> None:
         self._blobs = blobs
         self._connect = connect
         self._unfinished = unfinished
+        self._restore = restore
         self._progress = progress
         #: {name of a repository: it}
         self._repositories: dict[str, Repository] = {}
@@ -122,9 +125,15 @@ class _Push:
         # From the nearest that has it.
         source = self._blobs if is_here or entry.is_local else self._repository(entry.source)
         is_near = entry.source.registry == self.target.registry
+
+        def open_blob(offset: int) -> BinaryIO:
+            if source is self._blobs:
+                self._restore(descriptor, check)
+            return cast("BinaryIO", source.stream(descriptor, offset=offset))
+
         return send_blob(
             descriptor,
-            lambda offset: cast("BinaryIO", source.stream(descriptor, offset=offset)),
+            open_blob,
             to=self.target,
             mount_from=(entry.source.repository,) if is_near else (),
             unfinished=self._unfinished,

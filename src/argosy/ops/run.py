@@ -19,6 +19,7 @@ from ..linux import processes
 from ..linux.files import reporting
 from ..linux.locks import hold
 from ..runtime import foreground, oci_runtime
+from ..store import uses
 from ..store.records import Container, new_id
 from . import launch, rootfs
 
@@ -68,6 +69,7 @@ def run(
             image, options, image_name=image_name, snapshotter=snapshotter, local=local, created=now()
         )
         folder = containers.create(container)
+        uses.note(containers.root, image.id)
         discard = stack.enter_context(_Undo(lambda: containers.delete(container.id)))
         if container.local:
             _hold_local(container.local, stack)

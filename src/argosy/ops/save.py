@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..layer.compression import Sink
     from ..oci.descriptor import Descriptor
     from ..oci.digest import Digest
+    from ..oci.image import ContentSource
     from ..oci.platform import Platform
     from ..store.blobs import BlobStore
     from ..store.refs import RefRecord, RefStore
@@ -45,15 +46,25 @@ def select(
     return tuple(_outgoing(record, tuple(names), blobs, platform) for record, names in found.values())
 
 
-def save(images: tuple[Outgoing, ...], form: str, *, blobs: BlobStore, place: str | Sink) -> None:
+def save(
+    images: tuple[Outgoing, ...],
+    form: str,
+    *,
+    blobs: BlobStore,
+    place: str | Sink,
+    content: ContentSource | None = None,
+) -> None:
     """Write *images* into the empty folder that *place* names, or as a tar into *place*.
 
     *form* is podman's word: docker-archive (Docker's and an OCI layout at once), oci-archive, oci-dir or docker-dir.
 
-    Raises Corrupt when a blob is damaged here, Exhausted; what was written then is of no use.
+    *content* is where blobs are read, the store itself by default.
+
+    Raises NotFound for a blob that was dropped and cannot be had again, Corrupt when one is damaged here,
+    Exhausted; what was written then is of no use.
     """
     members = FolderMembers(place) if isinstance(place, str) else TarMembers(place)
-    source = _Store(blobs)
+    source = _Store(blobs, content)
     if form == "docker-dir":
         if len(images) != 1:
             raise InvalidInput(f"{form} holds one image, not {len(images)}", code="usage", hint="--format oci-dir")
@@ -66,14 +77,15 @@ def save(images: tuple[Outgoing, ...], form: str, *, blobs: BlobStore, place: st
 class _Store:
     """The store as a source that can tell what it has."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, content: ContentSource | None = None) -> None:
         self._blobs = blobs
+        self._content = content or blobs
 
     def has(self, descriptor: Descriptor) -> bool:
-        return self._blobs.stat(descriptor.digest) is not None
+        return self._blobs.holds(descriptor.digest)
 
     def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
-        return self._blobs.open(descriptor, offset=offset)
+        return self._content.open(descriptor, offset=offset)
 
 
 def _named(text: str, refs: RefStore) -> list[tuple[RefRecord, Reference | None]]:

@@ -61,7 +61,7 @@ def settle(
         if mark is None:
             _remove(path)  # torn by the crash, so nothing of what it lists had been begun
         elif mark.boot != boot:
-            _recover(mark, blobs, refs, snapshotter, warn)
+            _recover(mark, _made_ns(path), blobs, refs, snapshotter, warn)
             _remove(path)
         elif _age_s(path) >= patience_s:
             _sync(mark, blobs, snapshotter)
@@ -76,10 +76,19 @@ def _sync(mark: Mark, blobs: BlobStore, snapshotter: Layers) -> None:
             sync_file(path)
     for diff_id in mark.layers:
         snapshotter.sync(diff_id)
+    for digest in mark.blobs:
+        if blobs.stat(digest) is not None:
+            blobs.dropped.remove(digest)  # it came back, and is durable now
 
 
-def _recover(mark: Mark, blobs: BlobStore, refs: RefStore, snapshotter: Layers, warn: Callable[[str], None]) -> None:
+def _recover(
+    mark: Mark, made_ns: int, blobs: BlobStore, refs: RefStore, snapshotter: Layers, warn: Callable[[str], None]
+) -> None:
+    """*made_ns* is when the mark was made: a layer for which its blob was dropped later was synced then."""
+    durable = blobs.dropped.layers(since_ns=made_ns)
     for diff_id in mark.layers:
+        if diff_id in durable:
+            continue
         with suppress(Error):  # it is out of the way by a rename; what cannot be deleted now prune takes
             snapshotter.remove(diff_id)
     lost = [digest for digest in mark.blobs if not _is_sound(digest, blobs)]
@@ -96,17 +105,17 @@ def _recover(mark: Mark, blobs: BlobStore, refs: RefStore, snapshotter: Layers, 
 
 
 def _is_sound(digest: Digest, blobs: BlobStore) -> bool:
-    """Whether a blob is here with the content that its name promises; a damaged one is removed."""
+    """Whether a blob is here with the content that its name promises, or was dropped; a damaged one is removed."""
     size = blobs.stat(digest)
     if size is None:
-        return False
+        return blobs.holds(digest)
     try:
         with blobs.open(Descriptor(media_type="", digest=digest, size=size)) as stream:
             while stream.read(CHUNK):
                 pass
     except Corrupt:
         blobs.delete(digest)
-        return False
+        return blobs.holds(digest)
     except NotFound:
         return False
     return True
@@ -125,7 +134,14 @@ def _is_complete(record: RefRecord, blobs: BlobStore) -> bool:
         children = Image(record.manifest, blobs).manifest.children()
     except Error:
         return False
-    return all(blobs.stat(child.digest) == child.size for child in children)
+    return all(blobs.stat(child.digest) == child.size or blobs.dropped.find(child.digest) for child in children)
+
+
+def _made_ns(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _age_s(path: str) -> float:

@@ -62,7 +62,7 @@ def ensure_layer(
         return
     descriptor = layer.descriptor
     progress(Started(descriptor.digest.short, descriptor.size, "Extracting"))
-    with Observed(blobs.open(descriptor), descriptor.digest.short, progress, check) as blob:
+    with Observed(layer.open(), descriptor.digest.short, progress, check) as blob:
         try:
             snapshotter.apply(layer.diff_id, decompressed(cast("BinaryIO", blob)))
         except Cancelled:

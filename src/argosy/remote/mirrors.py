@@ -173,6 +173,10 @@ class MirroredRepository(Repository):
         """As Repository.digest_of, of the origin, as tags."""
         return self._of_the_origin(lambda repository: repository.digest_of(tag))
 
+    def has_blob(self, digest: Digest) -> bool:
+        """As Repository.has_blob, of the origin, as tags."""
+        return self._of_the_origin(lambda repository: repository.has_blob(digest))
+
     def _of_the_origin(self, ask: Callable[[Repository], Answer]) -> Answer:
         """What the origin answers; while it is not to be reached, a mirror."""
         refusals: list[tuple[_Place, Error]] = []

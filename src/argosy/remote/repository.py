@@ -160,6 +160,14 @@ class Repository:
             return response.status == 200
         raise unknown_answer(response, f"cannot ask {self.registry} for manifest {digest} of {self.repository}")
 
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the blob could be fetched. Raises Unauthorized, Unavailable and what else registries answer."""
+        response = self._session.send(HttpRequest(method="HEAD", url=self._url(f"blobs/{digest}")), self._pull)
+        if response.status in (200, 404):
+            response.drain()
+            return response.status == 200
+        raise unknown_answer(response, f"cannot ask {self.registry} for blob {digest} of {self.repository}")
+
     def mount(self, digest: Digest, from_repository: str) -> bool:
         """Take over a blob from another repository of this registry; False when it must be sent."""
         return self._uploader.mount(digest, from_repository)

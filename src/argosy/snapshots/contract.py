@@ -72,6 +72,18 @@ class Snapshotter(Protocol):
     def usage(self, diff_id: Digest) -> int:
         """Bytes of the layer, uncompressed: about what removing it frees. NotFound (code layer-not-unpacked)."""
 
+    def room(self, diff_id: Digest) -> int:
+        """Bytes that the snapshot takes on the disk, all of them: what removing it frees. 0 when absent."""
+
+    def touched_ns(self, diff_id: Digest) -> int:
+        """When the snapshot was made, in nanoseconds by the file system's clock. 0 when absent."""
+
+    def open_tar(self, diff_id: Digest) -> BinaryIO | None:
+        """The exact tar that the snapshot was made of; the caller closes it. None where this kind keeps none.
+
+        Reading verifies nothing. Raises NotFound (layer-not-unpacked), Corrupt (size-mismatch).
+        """
+
     def warnings(self, diff_id: Digest) -> tuple[str, ...]:
         """What could not be kept of the layer, a sentence a sort, for people. NotFound (code layer-not-unpacked)."""
 

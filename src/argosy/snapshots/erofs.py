@@ -69,6 +69,11 @@ class ErofsSnapshotter(LayerFolders):
             if not is_same:
                 raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged", hint=REMEDY)
 
+    def open_tar(self, diff_id: Digest) -> BinaryIO:
+        folder = self._require(diff_id)
+        with reporting("read", folder):
+            return cast("BinaryIO", open(f"{folder}/{_TAR}", "rb", buffering=0))
+
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
         above = self.companions(stack, self._view, mount_root)

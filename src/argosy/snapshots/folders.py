@@ -22,12 +22,15 @@ from ..oci.digest import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from typing import BinaryIO
 
     from _typeshed import StrPath
 
     from .parents import View
 
 _FACTS = "layer.json"
+#: beginnings of the names in tmp/ of layers that are being made (locked meanwhile), or removed
+MADE, REMOVED = "layer-", "removed-"
 REMEDY = "argosy check --repair removes the layer; it is made again when it is needed"
 
 
@@ -77,6 +80,23 @@ class LayerFolders:
         """Bytes of the layer, uncompressed. Raises as facts."""
         return self.facts(diff_id).size
 
+    def room(self, diff_id: Digest) -> int:
+        """Bytes on the disk; a few files here, unpacked kinds know better. 0 when absent."""
+        from ..linux import room
+
+        return room.of_tree(self.path(diff_id))
+
+    def touched_ns(self, diff_id: Digest) -> int:
+        """When the snapshot was made, by the file system's clock; 0 when absent."""
+        try:
+            return os.stat(os.path.join(self.path(diff_id), _FACTS)).st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def open_tar(self, diff_id: Digest) -> BinaryIO | None:
+        """Kinds that unpack keep no tar."""
+        return None
+
     def warnings(self, diff_id: Digest) -> tuple[str, ...]:
         """Without their counts, so that equal ones of an image's layers can be said once. Raises as facts."""
         return tuple(text.rpartition(" × ")[2] for text in self.facts(diff_id).warnings)
@@ -109,15 +129,17 @@ class LayerFolders:
                 os.close(fd)
 
     def remove(self, diff_id: Digest) -> None:
-        aside = os.path.join(self._tmp, f"removed-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}")
+        aside = os.path.join(self._tmp, f"{REMOVED}{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}")
         with reporting("remove", self.path(diff_id)):
             os.makedirs(self._tmp, exist_ok=True)
             try:
                 os.rename(self.path(diff_id), aside)
             except FileNotFoundError:
                 return
+        from ..linux.removal import remove_large_tree
+
         try:
-            remove_tree(aside)
+            remove_large_tree(aside)
         except Conflict as error:
             if error.code != "folder-not-empty":  # NFS keeps the files that somebody has open; prune takes them later
                 raise
@@ -146,7 +168,7 @@ class LayerFolders:
 
     def _hold_aside(self, diff_id: Digest) -> Held | None:
         """The folder aside, made and locked; None when the snapshot is there by then."""
-        name = os.path.join(self._tmp, f"layer-{diff_id.algorithm}-{diff_id.hex}")
+        name = os.path.join(self._tmp, f"{MADE}{diff_id.algorithm}-{diff_id.hex}")
         while not self.has(diff_id):
             with reporting("write", name):
                 os.makedirs(self._tmp, exist_ok=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from ..errors import Error
 from ..linux import paths
-from ..linux.files import reporting
+from ..linux.files import reporting, write_atomic
 from .folders import LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .intake import Intake
 
 _TREE = "fs"
+_ROOM = "room"  # a derived file: bytes on the disk
 
 
 class UnpackedSnapshotter(LayerFolders):
@@ -70,6 +73,19 @@ class UnpackedSnapshotter(LayerFolders):
 
         facts = self.facts(diff_id)
         return TreeReader(self._tree(diff_id), facts.implied, facts.hidden)
+
+    def room(self, diff_id: Digest) -> int:
+        """Walked once, a tenth of a second for 30,000 files; then kept beside the tree, which never changes."""
+        from ..linux import room
+
+        known = f"{self.path(diff_id)}/{_ROOM}"
+        with suppress(OSError, ValueError), open(known, "rb", buffering=0) as file:
+            return int(file.read(20)) + room.of(os.fstat(file.fileno()))
+        size = super().room(diff_id)
+        if size:
+            with suppress(Error):  # a full disk, or one that is only read: it is walked again
+                write_atomic(known, b"%d" % size, sync=False)
+        return size + room.of_file(known)
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from ..errors import Cancelled, Error
 from ..linux.locks import Held, hold, own_name
 from ..oci.digest import CHUNK, VerifyingReader
-from .blobs import JOURNAL, full_disk, make_folder, translated
+from .blobs import JOURNAL, full_disk, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +184,7 @@ class Assembly:
 
     def _begin(self, waiting: Callable[[], None]) -> None:
         folder, lock = os.path.dirname(self._path), self._path
-        make_folder(folder)
+        self._store.begin()
         if self._is_there():
             return
         self._path = own_name(self._path, folder)

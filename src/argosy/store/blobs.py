@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from ..errors import Corrupt, Error, Exhausted, InvalidInput, NotFound
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..linux.locks import Lock
     from .assembly import Assembly
+    from .dropped import DroppedBlobs
 
 OCTETS = "application/octet-stream"
 PART = ".part"
@@ -44,6 +46,22 @@ class BlobStore:
         self.root = root
         self._blobs = os.path.join(root, "blobs")
         self._ingest = os.path.join(root, "ingest")
+        #: {process: the lock that counts it among the makers, see makers.py}; empty until there is something to make
+        self._maker: dict[int, int | None] = {}
+
+    def __del__(self) -> None:
+        self.rest()
+
+    @cached_property
+    def dropped(self) -> DroppedBlobs:
+        """What was here and was given up, and how to have it again."""
+        from .dropped import DroppedBlobs
+
+        return DroppedBlobs(self.root)
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether the blob is here, or was dropped and can be had again: an image that needs it is whole."""
+        return self.stat(digest) is not None or self.dropped.find(digest) is not None
 
     def path(self, digest: Digest) -> Path:
         """Where the blob is, or would be."""
@@ -94,6 +112,7 @@ class BlobStore:
         """
         if self.stat(descriptor.digest) != descriptor.size:
             return False
+        self.begin()
         with self.publishing():
             return self.touch(descriptor)
 
@@ -107,6 +126,28 @@ class BlobStore:
             return False
         except OSError as error:
             raise translated(error, "claim", path) from error
+
+    def begin(self) -> None:
+        """From now on this process counts as at work: no sweep takes what it touches until it ends. Idempotent.
+
+        What it forks works under its lock; so it begins before that.
+        """
+        if not self._maker:
+            from .makers import register
+
+            make_folder(self._ingest)
+            fd = register(self._ingest)
+            if self._maker.setdefault(os.getpid(), fd) != fd and fd is not None:  # another thread was first
+                os.close(fd)
+
+    def rest(self) -> None:
+        """The opposite of `begin`, for a process that lives on: what it made has its name by now."""
+        for pid, fd in tuple(self._maker.items()):
+            del self._maker[pid]
+            if fd is not None and pid == os.getpid():
+                fcntl.flock(fd, fcntl.LOCK_UN)  # a process that was forked meanwhile may have the descriptor too
+            if fd is not None:
+                os.close(fd)
 
     def ingest(self, expected: Descriptor | None = None, *, algorithm: str = "sha256") -> Ingest:
         """Begin to write a blob; use as a context manager, write, then commit.
@@ -163,12 +204,15 @@ class BlobStore:
         os.rename(path, target)
         if sync:
             sync_folder(folder)
+            self.dropped.remove(digest)
 
     def delete(self, digest: Digest) -> int:
-        """Remove a blob, whoever may need it; returns the bytes freed, 0 when it was not here."""
+        """Remove a blob, whoever may need it; gives the bytes that this frees on the disk, 0 when it was not here."""
+        from ..linux import room  # here and in begin: `run` reads blobs and needs neither
+
         path = self._path(digest)
         try:
-            size = os.stat(path).st_size
+            size = room.of(os.stat(path))
             os.unlink(path)
         except FileNotFoundError:
             return 0
@@ -225,6 +269,13 @@ class BlobStore:
             raise translated(error, "look at", self._path(digest)) from error
 
     def _unknown(self, digest: Digest) -> NotFound:
+        if self.dropped.find(digest) is not None:
+            return NotFound(
+                f"blob {digest} was dropped to save space",
+                code="blob-dropped",
+                context="its layer is still here, not the bytes that registries and archives want",
+                hint="argosy pull fetches it, if its layer is gone too; push and save bring it back by themselves",
+            )
         return NotFound(
             f"blob {digest} is not in the store",
             code="blob-unknown",
@@ -323,7 +374,7 @@ class Ingest:
         self.abort()
 
     def _begin(self) -> None:
-        make_folder(self._store._ingest)
+        self._store.begin()
         if self._expected is not None and self._store.claim(self._expected):
             self.complete, self.offset = True, self._expected.size
             return

@@ -1,26 +1,33 @@
 """What is still needed, and the removal of the rest.
 
-`reachable` is pure over a ContentSource; `sweep` deletes. A blob's time tells whether
+`reachable` is pure over a ContentSource; `remove` deletes. A blob's time tells whether
 somebody is at work with it: writing and claiming set it to now, `publish` sets it
 back to SETTLED_NS once a name leads to the blob. Why deleting is safe while others pull, build
 and tag, without stopping them:
 
 1.  Content comes before its name. Whoever makes an image writes or claims each blob,
     children first, and publishes the reference last.
-2.  `sweep` is given what the references reach, and deletes what is neither reached nor
-    young. A blob that only a later reference needs has been written or claimed by the
-    maker of that reference, so it is young; unless making took longer than the grace
-    period, or another maker settled the blob and its name was removed again meanwhile. For these cases
-    `publish` claims everything once more immediately before it sets the name, and fails cleanly
-    when something has gone.
-3.  A claim between sweep's look at the time and its unlink would be lost. So claims and
+2.  `remove` is given what no reference reaches, and deletes of it what was not touched since
+    the oldest living maker began (makers.py): a blob that only a later reference needs was
+    written or claimed by the maker of that reference, thus after that maker began. What dead
+    makers left is older, and goes at once, so that a full disk can be mended; unless somebody
+    who is older still is at work: then it goes when that one ends, or after the grace period.
+    Without locks the grace period alone decides.
+3.  Three makers are not seen by this: one that works longer than the grace period, one whose
+    blob another maker settled and whose name was removed again meanwhile, and one under whom the
+    clock was set back. For them `publish` claims everything once more immediately before it
+    sets the name, and fails cleanly when something has gone.
+4.  A claim between the look at the time and the unlink would be lost. So claims and
     names are set under a shared lock (`BlobStore.publishing`) and deletions happen
     under the exclusive one (`collecting`), each held for milliseconds. Readers take neither.
-4.  What is needed was found out before that lock was taken, and a name that was published since has
+5.  What is needed was found out before that lock was taken, and a name that was published since has
     settled its blobs, which are old then. So `publish` leaves a random word in `ingest/`, and who
     finds another one under the lock than before looks at all names again.
-5.  A sweep that dies has removed unneeded blobs only. A maker that dies leaves young blobs
-    and parts without a name, which a sweep takes when the grace period is over.
+6.  A record of a dropped blob (dropped.py) is touched, claimed, settled and removed as the blob
+    would be. The snapshot of its layer is all that is left of some of these, so it is removed
+    after the record only (`ops/prune.py`): a claim that finds the record keeps both.
+7.  A removal that dies has removed unneeded blobs only. A maker that dies leaves blobs
+    and parts without a name, see 2.
 """
 
 from __future__ import annotations
@@ -33,6 +40,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import NotFound, Unavailable
+from ..linux import room
 from ..linux.files import reporting
 from ..linux.locks import idle
 from ..oci import descriptor as media
@@ -40,6 +48,7 @@ from ..oci.digest import Digest
 from ..oci.image import Image, read_manifest
 from ..oci.manifest import Manifest
 from .blobs import JOURNAL, PART
+from .makers import began_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,11 +77,23 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """What a removal has freed."""
+    """What a removal has freed; *size* is bytes on the disk."""
 
     blobs: tuple[Digest, ...] = ()
     parts: int = 0
     size: int = 0
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob that is, or was, being written."""
+
+    path: str
+    #: bytes on the disk, with those of its journal
+    size: int
+    #: when it was last written to, by the file system's clock
+    touched_ns: int
+    #: somebody has it open for writing
+    busy: bool
 
 
 def roots(refs: Iterable[RefRecord], containers: Iterable[Container]) -> tuple[Descriptor, ...]:
@@ -139,7 +160,7 @@ def publish(
     with blobs.publishing():
         _note_publication(blobs)
         for needed in needs:
-            if not blobs.touch(needed):
+            if not (blobs.touch(needed) or blobs.dropped.claim(needed)):
                 raise Unavailable(
                     f"content of {reference} was removed while it was being made",
                     code="content-collected",
@@ -154,25 +175,26 @@ def publish(
 def settle(needs: Iterable[Descriptor], *, blobs: BlobStore) -> None:
     """Say that the work with these blobs is done: from now on only a name or a container keeps them."""
     for needed in needs:
-        with suppress(FileNotFoundError):
-            os.utime(blobs.path(needed.digest), ns=(SETTLED_NS, SETTLED_NS))
+        for path in (blobs.path(needed.digest), blobs.dropped.path(needed.digest)):
+            with suppress(FileNotFoundError):
+                os.utime(path, ns=(SETTLED_NS, SETTLED_NS))
 
 
-def sweep(blobs: BlobStore, needed: Callable[[], Reached], *, grace_s: float = GRACE_S) -> Swept:
-    """Remove every blob and part that nothing needs and nobody touched for *grace_s* seconds.
+def idle_before_ns(blobs: BlobStore) -> int:
+    """What was last touched before this moment is nobody's work; see 2 above."""
+    return max(began_ns(os.path.join(blobs.root, "ingest")) or 0, time.time_ns() - int(GRACE_S * 1e9))
 
-    *needed* finds out what every name and container needs. Safe beside others, see above.
+
+def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], *, before_ns: int) -> Swept:
+    """Remove those of *candidates* that nothing needs, and that were last touched before *before_ns*.
+
+    *needed* finds out what every name and container needs. Records of dropped blobs go
+    in the same way, and count as blobs.
     """
-    swept = remove(blobs, blobs.walk(), needed, grace_s=grace_s)
-    parts = remove_parts(blobs, grace_s=grace_s)
-    return Swept(blobs=swept.blobs, parts=parts.parts, size=swept.size + parts.size)
-
-
-def remove(
-    blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], *, grace_s: float = GRACE_S
-) -> Swept:
-    """Remove those of *candidates* that nothing needs and that nobody is at work with."""
-    removed, size, latest_ns = [], 0, time.time_ns() - int(grace_s * 1e9)
+    candidates = tuple(candidates)
+    if not candidates:
+        return Swept()
+    removed, size = [], 0
     with blobs.collecting():  # nobody has left a word, but not yet set the name
         publication = _last_publication(blobs)
     keep = needed()
@@ -180,24 +202,29 @@ def remove(
         with blobs.collecting() as lock:
             if (latest := _last_publication(blobs)) != publication:
                 publication, keep = latest, needed()
-            if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) <= latest_ns:
+            if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) < before_ns:
                 continue
             lock.require()
             size += blobs.delete(digest)
+            blobs.dropped.remove(digest)
             removed.append(digest)
     return Swept(blobs=tuple(sorted(removed)), size=size)
 
 
 def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
-    """When somebody last touched a blob; 0 when it is gone. Opened, because NFS may show an old time otherwise."""
-    try:
-        fd = os.open(blobs.path(digest), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        return os.fstat(fd).st_mtime_ns
-    finally:
-        os.close(fd)
+    """When somebody last touched a blob or its record; 0 when there is neither.
+
+    Opened, because NFS may show an old time otherwise.
+    """
+    latest = 0
+    for path in (blobs.path(digest), blobs.dropped.path(digest)):
+        with suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                latest = max(latest, os.fstat(fd).st_mtime_ns)
+            finally:
+                os.close(fd)
+    return latest
 
 
 def _note_publication(blobs: BlobStore) -> None:
@@ -220,19 +247,30 @@ def _last_publication(blobs: BlobStore) -> bytes:
         return b""
 
 
-def remove_parts(blobs: BlobStore, *, grace_s: float = GRACE_S) -> Swept:
-    """Remove the parts that nobody writes and nobody came back for."""
-    count, size, latest = 0, 0, time.time() - grace_s
+def parts_of(blobs: BlobStore) -> tuple[Part, ...]:
+    """Every unfinished blob, sorted by path."""
+    found = []
     for path in unfinished(blobs):
         with suppress(FileNotFoundError), idle(path) as fd:
+            status = os.stat(path)
+            size = room.of(status) + room.of_file(path + JOURNAL)
+            found.append(Part(path=path, size=size, touched_ns=status.st_mtime_ns, busy=fd is None))
+    return tuple(found)
+
+
+def remove_parts(parts: Iterable[Part]) -> Swept:
+    """Remove those of *parts* that nobody has begun to write again."""
+    count = size = 0
+    for part in parts:
+        with suppress(FileNotFoundError), idle(part.path) as fd:
             if fd is None:
                 continue
             status = os.fstat(fd)
-            if status.st_mtime <= latest:
-                os.unlink(path)
+            if status.st_mtime_ns == part.touched_ns:
+                count, size = count + 1, size + room.of(status) + room.of_file(part.path + JOURNAL)
+                os.unlink(part.path)
                 with suppress(FileNotFoundError):
-                    os.unlink(path + JOURNAL)
-                count, size = count + 1, size + status.st_size
+                    os.unlink(part.path + JOURNAL)
     return Swept(parts=count, size=size)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RECORD = "record.json"
 LOCK = "lock"
 _STORE_ID = ".id"
+_ASIDE = ".damaged"
 Status = Literal["created", "running", "exited"]
 
 
@@ -239,10 +240,18 @@ class ContainerStore:
         from ..linux.files import reporting
 
         folder = self._path(container_id)
-        target = f"{folder}.damaged"
+        target = f"{folder}{_ASIDE}"
         with reporting("set aside", folder):
             os.rename(folder, target)
         return target
+
+    def aside(self) -> tuple[str, ...]:
+        """Folders of what was set aside, sorted."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return ()
+        return tuple(os.path.join(self._folder, name) for name in sorted(names) if name.endswith(_ASIDE))
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
         """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""

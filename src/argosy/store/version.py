@@ -27,7 +27,7 @@ MIGRATIONS: dict[int, Callable[[StrPath], None]] = {}
 #: What a store without version.json may hold: its maker died early, somebody copied a runtime into bin/, or
 #: `registry serve`, which needs no store, came before any other verb.
 _OURS = frozenset(
-    "blobs ingest refs manifests layers containers names tmp cache bin registry unsettled lost+found".split()
+    "blobs dropped ingest refs manifests layers containers names tmp cache bin registry unsettled lost+found".split()
 )
 _HEAD = f'{{"format":{FORMAT},"minimum":{MINIMUM},'
 
@@ -63,8 +63,9 @@ def _make(root: StrPath) -> None:
         writable = os.access(root, os.W_OK)
     except OSError:
         return
-    if FILE in foreign and os.path.exists(os.path.join(root, FILE)):  # somebody else has just made the store
-        check_version(root)
+    if FILE in foreign:  # somebody else has just made the store
+        if os.path.exists(os.path.join(root, FILE)):  # NFS may remember for a while that the file was absent
+            check_version(root)
         return
     if foreign:
         raise InvalidInput(
