@@ -112,7 +112,11 @@ def remove_leftovers(root: str | os.PathLike[str], *, grace_s: float) -> tuple[s
     """Remove what dead processes left in tmp/; gives the names."""
     import time
 
+    from ..linux.leases import tidy
+
     folder, latest = os.path.join(root, "tmp"), time.time() - grace_s
+    with suppress(FileNotFoundError):
+        tidy(folder)
     removed = []
     for name in leftovers(root):
         path = os.path.join(folder, name)
@@ -134,9 +138,11 @@ def _removed(path: str) -> bool:
 
 
 def leftovers(root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Names in tmp/, sorted."""
+    """Names in tmp/, sorted; leases are none."""
+    from ..linux.leases import SUFFIX
+
     try:
-        return tuple(sorted(os.listdir(os.path.join(root, "tmp"))))
+        return tuple(sorted(name for name in os.listdir(os.path.join(root, "tmp")) if SUFFIX not in name))
     except FileNotFoundError:
         return ()
 

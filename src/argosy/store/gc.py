@@ -1,6 +1,6 @@
 """What is still needed, and the removal of the rest.
 
-`reachable` is pure over a ContentSource; `sweep` deletes. A blob's time tells whether
+`reachable` only reads; `sweep` deletes. A blob's time tells whether
 somebody is at work with it: writing and claiming set it to now, `publish` sets it
 back to SETTLED_NS once a name leads to the blob. Why deleting is safe while others pull, build
 and tag, without stopping them:
@@ -43,6 +43,7 @@ from .blobs import JOURNAL, PART
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import BinaryIO
 
     from ..oci.descriptor import Descriptor
     from ..oci.image import ContentSource
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .refs import RefRecord, RefStore, Summary
 
 _PUBLICATION = "publication"  # in ingest/
+_PATIENCE = 100  # looks, ten a second, at a blob that is listed and cannot be opened
 SETTLED_NS = 10**9  # 1970-01-01T00:00:01Z: older than any work in progress
 GRACE_S = 24 * 3600.0  # seconds; longer than any pull that a person waits for
 
@@ -86,12 +88,37 @@ def roots(refs: Iterable[RefRecord], containers: Iterable[Container]) -> tuple[D
     return tuple(found.values())
 
 
-def reachable(starts: Iterable[Descriptor], source: ContentSource) -> Reached:
+class _AsListed:
+    """Blobs as their folder lists them.
+
+    A network file system goes on saying for a while that a file is absent which another machine has
+    just made, and what an absent manifest needs would be swept.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._here: frozenset[Digest] | None = None
+
+    def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
+        for _ in range(_PATIENCE):
+            try:
+                return self._blobs.open(descriptor, offset=offset)
+            except NotFound:
+                if self._here is None or descriptor.digest in self._here:
+                    self._here = frozenset(self._blobs.walk())
+                if descriptor.digest not in self._here:
+                    raise
+            time.sleep(0.1)
+        return self._blobs.open(descriptor, offset=offset)
+
+
+def reachable(starts: Iterable[Descriptor], stored: BlobStore) -> Reached:
     """Everything below *starts*, they included; what is absent (other platforms of an index) reaches nothing.
 
     Raises Corrupt when a document cannot be read: what it needs is unknown then, and
     nothing must be deleted on such a basis.
     """
+    source = _AsListed(stored)
     blobs: set[Digest] = set()
     diff_ids: set[Digest] = set()
     left = list(starts)
@@ -221,7 +248,11 @@ def _last_publication(blobs: BlobStore) -> bytes:
 
 
 def remove_parts(blobs: BlobStore, *, grace_s: float = GRACE_S) -> Swept:
-    """Remove the parts that nobody writes and nobody came back for."""
+    """Remove the parts that nobody writes and nobody came back for, and leases of the dead."""
+    from ..linux.leases import tidy
+
+    with suppress(FileNotFoundError):
+        tidy(os.path.join(blobs.root, "ingest"))
     count, size, latest = 0, 0, time.time() - grace_s
     for path in unfinished(blobs):
         with suppress(FileNotFoundError), idle(path) as fd:
