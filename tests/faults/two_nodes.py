@@ -151,9 +151,11 @@ def _be_machine(folder: Path, name: str) -> None:
 
 def _tidy(root: Path) -> None:
     """Give up the leases of this node's dead, of whom no other can know."""
-    for path in root.rglob(f"*{leases.SUFFIX}"):
-        with suppress(Unavailable):
-            leases.take(path.with_name(path.name.removesuffix(leases.SUFFIX)), timeout_s=1).release()
+    for folder in (root / "ingest", root / "tmp"):
+        for name in os.listdir(folder) if folder.exists() else ():
+            if name.endswith(leases.SUFFIX):
+                with suppress(Unavailable):
+                    leases.take(folder / name.removesuffix(leases.SUFFIX), timeout_s=1).release()
 
 
 @contextmanager
