@@ -46,12 +46,13 @@ def root(tmp_path: Path, old: RandomImage) -> Path:
     return tmp_path / "store"
 
 
-def pulled(root: Path, image: RandomImage, boot: str = ANOTHER_BOOT) -> None:
+def pulled(root: Path, image: RandomImage, boot: str = ANOTHER_BOOT, host: str = "") -> None:
     """As pull leaves it: a mark, then content, then the name."""
     before = RefStore(root).find_exact(NAME)
     blobs = tuple(descriptor.digest for descriptor, _ in image.blobs())
     mark = Mark(
         boot=boot,
+        host=host,
         blobs=(image.descriptor.digest, *blobs),
         layers=image.diff_ids,
         name=str(NAME),
@@ -94,6 +95,13 @@ def test_a_mark_of_this_boot_waits_and_then_goes(root: Path, new: RandomImage) -
     pulled(root, new, boot_id())
     assert (has_crashed(root), settled(root, 60), marks(root)) == (False, [], 1)
     assert (settled(root), marks(root), meaning(root)) == ([], 0, new.descriptor)
+
+
+def test_a_mark_of_another_machine_that_shares_the_store_is_left_alone(root: Path, new: RandomImage) -> None:
+    """It may be pulling at this moment: what is not there yet is not lost."""
+    pulled(root, new, host="another")
+    damage(root, new, 1)
+    assert (has_crashed(root), settled(root), marks(root), meaning(root)) == (False, [], 1, new.descriptor)
 
 
 def test_what_a_crash_left_whole_stays(root: Path, new: RandomImage) -> None:

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from argosy.oci.reference import Reference
+from argosy.store import gc
+from argosy.store.blobs import BlobStore
+from argosy.store.refs import RefStore
 from tests.faults import two_nodes
-from tests.support.restricted import require_fuse
+from tests.support.images import random_image
+from tests.support.restricted import Limits, require_fuse, restricted
+from tests.support.stores import load_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,3 +32,26 @@ def test_machines_that_share_a_store_keep_it_whole(tmp_path: Path, place: two_no
     if two_nodes.PLACES[place] is not None:
         require_fuse()
     two_nodes.run(two_nodes.Plan(place=place, rounds=ROUNDS, seed=7), tmp_path)
+
+
+def test_a_sweep_sees_what_was_absent_a_moment_ago_though_its_machine_remembers_that(tmp_path: Path) -> None:
+    """Each machine believes for two seconds that a file is not there; NFS may for a minute."""
+    limits, image = Limits(cache_s=2), random_image(tmp_path / "image")
+    with (
+        restricted(tmp_path / "disk", tmp_path / "here", limits) as here,
+        restricted(tmp_path / "disk", tmp_path / "there", limits) as there,
+    ):
+        load_image(here, random_image(tmp_path / "other", seed=1), "other:1")
+        blobs, refs = BlobStore(there), RefStore(there)
+        assert refs.find_exact(Reference.parse("new:1")) is None
+        assert [blobs.stat(each.digest) for each in (image.descriptor, image.manifest.config)] == [None, None]
+        load_image(here, image, "new:1")
+        assert refs.find_exact(Reference.parse("new:1")) is None, "the file system has asked again: no test"
+        swept = gc.remove(
+            blobs,
+            tuple(blobs.walk()),
+            lambda: gc.reachable(gc.roots(refs.list(), ()), blobs),
+            before_ns=2**63,
+        )
+        assert swept == gc.Swept()
+        assert len(set(blobs.walk())) == 8

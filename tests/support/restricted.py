@@ -140,6 +140,7 @@ class _Folder:
         return [(name, {"st_ino": number, "st_mode": mode}, 0) for name, number, mode in entries]
 
     def opendir(self, path: str) -> int:
+        os.stat(self._at(path))  # it may have gone by another machine's hand
         return 0
 
     def releasedir(self, path: str, fh: int) -> None:

@@ -161,6 +161,20 @@ def test_lasting_leases_are_renewed_by_one_thread_that_ends_with_the_last(
     assert [thread.name for thread in threading.enumerate()].count("leases") == 0
 
 
+def test_what_the_dead_left_an_hour_ago_is_tidied_away(tmp_path: Path) -> None:
+    lease_of(tmp_path / "dead", pid=dead_pid())
+    lease_of(tmp_path / "elsewhere", boot="another")
+    lease_of(tmp_path / "alive")
+    lease_of(tmp_path / "young", pid=dead_pid())
+    for name in ("made.lease.0123456789ab", "made.lease", "part"):
+        (tmp_path / name).touch()
+    for path in tmp_path.iterdir():
+        if path.name != "young.lease":
+            os.utime(path, (1000, 1000))
+    leases.tidy(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["alive.lease", "part", "young.lease"]
+
+
 def test_a_lease_that_others_have_taken_over_is_neither_renewed_nor_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

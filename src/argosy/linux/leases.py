@@ -57,6 +57,7 @@ SUFFIX = ".lease"
 EXPIRY_S = 90.0  # seconds; longer than the 60 for which NFS may show an old time (acregmax), and RENEW_S
 RENEW_S = 15.0
 DRAIN_S = 2.0  # seconds; requests reach a server, and are done there, within milliseconds
+_LITTER_S = 3600.0
 _LIMIT = 4096  # bytes of a lease
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _GONE = (errno.ENOENT, errno.ESTALE)
@@ -125,6 +126,20 @@ def take(
     if lasting:
         _renewer.add(lease)
     return lease
+
+
+def tidy(folder: StrPath) -> None:
+    """Remove the leases in *folder* that dead holders left and nobody has wanted for an hour."""
+    latest = time.time() - _LITTER_S
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        with suppress(FileNotFoundError):
+            if SUFFIX not in name or os.lstat(path).st_mtime > latest:
+                continue
+            if not name.endswith(SUFFIX):  # somebody died while making one
+                os.unlink(path)
+            elif (found := _look(path)) is not None and _fate(found) != "alive":
+                _break(path, found)
 
 
 class _Holder(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Conflict
-from ..linux import room
+from ..linux import leases, room
 from ..linux.locks import idle
 from ..linux.removal import remove_large_tree
 from ..snapshots.folders import MADE, REMOVED
@@ -38,15 +38,18 @@ def find(root: StrPath) -> tuple[Leftover, ...]:
 
 
 def names(root: StrPath) -> tuple[str, ...]:
-    """All that is in tmp/, in work or not; sorted."""
+    """All that is in tmp/ but leases, in work or not; sorted."""
     try:
-        return tuple(sorted(os.listdir(os.path.join(root, "tmp"))))
+        return tuple(sorted(name for name in os.listdir(os.path.join(root, "tmp")) if leases.SUFFIX not in name))
     except FileNotFoundError:
         return ()
 
 
 def remove(root: StrPath, found: Iterable[Leftover]) -> tuple[Leftover, ...]:
-    """Remove what nobody has taken up since it was found; gives what went."""
+    """Remove what nobody has taken up since it was found, and leases of the dead; gives what went."""
+    for folder in ("tmp", "ingest"):
+        with suppress(FileNotFoundError):
+            leases.tidy(os.path.join(root, folder))
     return tuple(leftover for leftover in found if _removed(os.path.join(root, "tmp", leftover.name), leftover))
 
 

@@ -4,7 +4,7 @@ See store/unsettled.py. A mark of this boot is dealt with once the kernel has ha
 to write by itself, so that syncing costs nothing. A mark of another boot means that
 the power went: of what it lists, damaged blobs and all layers are removed (layers are
 made again from blobs), and a name that would lead to a damaged image means again what
-it meant before.
+it meant before. Marks of other machines that share the store are theirs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PATIENCE_S = 40.0  # Linux begins to write what is dirty for 30 s (vm.dirty_expi
 
 def has_crashed(root: StrPath) -> bool:
     """Whether something is left from before the machine last started. A look at a folder that is usually empty."""
-    return any(mark is None or mark.boot != boot_id() for _, mark in unsettled.walk(root))
+    return any(mark is None or _is_of_crash(mark, boot_id()) for _, mark in unsettled.walk(root))
 
 
 def settle(
@@ -60,12 +60,17 @@ def settle(
     for path, mark in unsettled.walk(blobs.root):
         if mark is None:
             _remove(path)  # torn by the crash, so nothing of what it lists had been begun
-        elif mark.boot != boot:
+        elif _is_of_crash(mark, boot):
             _recover(mark, _made_ns(path), blobs, refs, snapshotter, warn)
             _remove(path)
-        elif _age_s(path) >= patience_s:
+        elif mark.boot == boot and _age_s(path) >= patience_s:
             _sync(mark, blobs, snapshotter)
             _remove(path)
+
+
+def _is_of_crash(mark: Mark, boot: str) -> bool:
+    """Whether this machine went down since. Of another that shares the store only that one knows."""
+    return mark.boot != boot and mark.host in ("", os.uname().nodename)
 
 
 def _sync(mark: Mark, blobs: BlobStore, snapshotter: Layers) -> None:

@@ -1,6 +1,6 @@
 """What is still needed, and the removal of the rest.
 
-`reachable` is pure over a ContentSource; `remove` deletes. A blob's time tells whether
+`reachable` only reads; `remove` deletes. A blob's time tells whether
 somebody is at work with it: writing and claiming set it to now, `publish` sets it
 back to SETTLED_NS once a name leads to the blob. Why deleting is safe while others pull, build
 and tag, without stopping them:
@@ -52,6 +52,7 @@ from .makers import began_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import BinaryIO
 
     from ..oci.descriptor import Descriptor
     from ..oci.image import ContentSource
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .refs import RefRecord, RefStore, Summary
 
 _PUBLICATION = "publication"  # in ingest/
+_PATIENCE = 100  # looks, ten a second, at a blob that is listed and cannot be opened
 SETTLED_NS = 10**9  # 1970-01-01T00:00:01Z: older than any work in progress
 GRACE_S = 24 * 3600.0  # seconds; longer than any pull that a person waits for
 
@@ -107,12 +109,37 @@ def roots(refs: Iterable[RefRecord], containers: Iterable[Container]) -> tuple[D
     return tuple(found.values())
 
 
-def reachable(starts: Iterable[Descriptor], source: ContentSource) -> Reached:
+class _AsListed:
+    """Blobs as their folder lists them.
+
+    A network file system goes on saying for a while that a file is absent which another machine has
+    just made, and what an absent manifest needs would be swept.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._here: frozenset[Digest] | None = None
+
+    def open(self, descriptor: Descriptor, *, offset: int = 0) -> BinaryIO:
+        for _ in range(_PATIENCE):
+            try:
+                return self._blobs.open(descriptor, offset=offset)
+            except NotFound:
+                if self._here is None or descriptor.digest in self._here:
+                    self._here = frozenset(self._blobs.walk())
+                if descriptor.digest not in self._here:
+                    raise
+            time.sleep(0.1)
+        return self._blobs.open(descriptor, offset=offset)
+
+
+def reachable(starts: Iterable[Descriptor], stored: BlobStore) -> Reached:
     """Everything below *starts*, they included; what is absent (other platforms of an index) reaches nothing.
 
     Raises Corrupt when a document cannot be read: what it needs is unknown then, and
     nothing must be deleted on such a basis.
     """
+    source = _AsListed(stored)
     blobs: set[Digest] = set()
     diff_ids: set[Digest] = set()
     left = list(starts)

@@ -34,6 +34,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: id of the machine's start in which it was brought
     boot: str
+    #: that machine's name, which `begin` fills in; several may share a store
+    host: str = ""
     blobs: tuple[Digest, ...] = ()
     #: layers by diff-id
     layers: tuple[Digest, ...] = ()
@@ -49,7 +51,8 @@ def begin(root: StrPath, mark: Mark) -> None:
     folder = _folder(root)
     with reporting("make", folder):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-    write_atomic(os.path.join(folder, os.urandom(8).hex() + _SUFFIX), encode(mark) + b"\n", mode=0o600)
+    own = msgspec.structs.replace(mark, host=mark.host or os.uname().nodename)
+    write_atomic(os.path.join(folder, os.urandom(8).hex() + _SUFFIX), encode(own) + b"\n", mode=0o600)
 
 
 def walk(root: StrPath) -> Iterator[tuple[str, Mark | None]]:
