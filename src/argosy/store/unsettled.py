@@ -67,7 +67,7 @@ def walk(root: StrPath) -> Iterator[tuple[str, Mark | None]]:
                     yield path, decode(file.read(), Mark)
             except FileNotFoundError:  # settled meanwhile
                 continue
-            except (msgspec.MsgspecError, InvalidInput, RecursionError, UnicodeDecodeError):
+            except (OSError, msgspec.MsgspecError, InvalidInput, RecursionError, UnicodeDecodeError):
                 yield path, None
 
 
