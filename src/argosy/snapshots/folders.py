@@ -73,6 +73,17 @@ class LayerFolders:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error), hint=REMEDY) from error
 
+    def require_facts(self, diff_id: Digest, facts: LayerFacts) -> None:
+        """Raises Corrupt (layer-facts-damaged) unless what was written down is what follows from the layer."""
+        found = self.facts(diff_id)
+        if msgspec.structs.replace(found, warnings=facts.warnings) != facts:  # words may change with our version
+            raise Corrupt(
+                f"{self.path(diff_id)}/{_FACTS} is damaged",
+                code="layer-facts-damaged",
+                context="it says something else than the layer",
+                hint=REMEDY,
+            )
+
     def usage(self, diff_id: Digest) -> int:
         """Bytes of the layer, uncompressed. Raises as facts."""
         return self.facts(diff_id).size

@@ -168,10 +168,14 @@ class BlobStore:
         """Remove a blob, whoever may need it; returns the bytes freed, 0 when it was not here."""
         path = self._path(digest)
         try:
-            size = os.stat(path).st_size
+            size = os.lstat(path).st_size
             os.unlink(path)
         except FileNotFoundError:
             return 0
+        except IsADirectoryError:  # somebody's mistake, or a damaged file system's
+            from ..linux.files import remove_tree
+
+            remove_tree(path)
         except OSError as error:
             raise translated(error, "remove", path) from error
         return size

@@ -239,9 +239,15 @@ class ContainerStore:
         from ..linux.files import reporting
 
         folder = self._path(container_id)
-        target = f"{folder}.damaged"
+        target, number = f"{folder}.damaged", 1
+        while os.path.lexists(target):
+            number += 1
+            target = f"{folder}.damaged-{number}"
         with reporting("set aside", folder):
             os.rename(folder, target)
+            for name in os.listdir(self._names):
+                if self._holder(name) == container_id:
+                    os.unlink(os.path.join(self._names, name))
         return target
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
