@@ -19,6 +19,7 @@ from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.image import Image
 from argosy.oci.reference import Reference
+from argosy.ops import prune
 from argosy.ops.check import Store, check
 from argosy.ops.repair import repair as repair_store
 from argosy.store import gc
@@ -487,3 +488,29 @@ def test_errors_of_a_damaged_image_name_the_blob(root: Path, image: RandomImage)
     with pytest.raises(NotFound) as missing:
         read_whole(root, "a:1")
     assert missing.value.message == f"blob {layer.digest} is not in the store"
+
+
+@pytest.mark.parametrize("place", ["refs", "containers"])
+def test_nothing_is_removed_while_a_record_cannot_be_read(root: Path, place: str) -> None:
+    """What it keeps is unknown then."""
+    record = next(path for path in sorted((root / place).rglob("*.json")))
+    record.unlink()
+    record.mkdir()
+    (record / "deep").touch()
+    with pytest.raises(Corrupt) as caught:
+        prune.needed(RefStore(root), ContainerStore(root), BlobStore(root))
+    assert caught.value.code in ("ref-damaged", "record-damaged")
+    [finding] = checked(root, repair=True).findings
+    assert finding.kind == ("tag" if place == "refs" else "container")
+    assert len(list((root / "blobs/sha256").iterdir())) == 4
+    prune.needed(RefStore(root), ContainerStore(root), BlobStore(root))
+
+
+def test_a_folder_that_a_killed_creation_left_is_rubbish(root: Path) -> None:
+    husk = root / "containers" / f"{9:064x}"
+    husk.mkdir()
+    (husk / ".record.json.77.0123abcd").write_bytes(b"{")
+    report = checked(root)
+    assert (report.is_sound, f"containers/{husk.name}" in report.rubbish) == (True, True)
+    assert f"removed containers/{husk.name}" in checked(root, repair=True).repaired
+    assert not husk.exists()

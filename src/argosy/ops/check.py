@@ -120,7 +120,7 @@ def check(store: Store, *, progress: Progress = silent) -> Report:
         containers=len(containers),
         size=sum(verdict.size for verdict in verdicts.values()),
         findings=tuple(findings),
-        rubbish=rubbish.find(store.blobs),
+        rubbish=rubbish.find(store.blobs, store.containers),
     )
 
 

@@ -39,9 +39,9 @@ class Freed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def needed(refs: RefStore, containers: ContainerStore, blobs: BlobStore) -> Reached:
-    """What every name and container of this store needs. Raises Corrupt when a document cannot be read."""
-    records = containers.list()
-    reached = gc.reachable(gc.roots(refs.list(), records), blobs)
+    """What every name and container of this store needs. Raises Corrupt when a document or a record cannot be read."""
+    records = containers.list(strict=True)
+    reached = gc.reachable(gc.roots(refs.list(strict=True), records), blobs)
     mounted = frozenset(diff_id for record in records for diff_id in record.diff_ids)
     return Reached(blobs=reached.blobs, diff_ids=reached.diff_ids | mounted)
 
@@ -85,7 +85,7 @@ def prune(
     Raises Corrupt when an image is damaged; then nothing is removed.
     """
     needed(refs, containers, blobs)  # fails before the first name is forgotten
-    in_use = {record.image_id for record in containers.list()}
+    in_use = {record.image_id for record in containers.list(strict=True)}
     forgotten = []
     for record in refs.list():
         if record.image_id not in in_use and (unused or record.is_untagged):

@@ -55,7 +55,7 @@ def repair(report: Report, store: Store, *, connect: Connect | None, progress: P
     work.make_layers(report.findings)
     work.correct_tags()
     work.give_up()
-    work.done += rubbish.remove(store.blobs)
+    work.done += rubbish.remove(store.blobs, store.containers)
     return replace(report, repaired=tuple(work.done), remaining=tuple(work.remaining(report.findings)))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import StrPath
 
     from ..store.blobs import BlobStore
+    from ..store.records import ContainerStore
 
 #: as linux.files.write_atomic names what it has not renamed yet, and store.listing its cache
 _ASIDE = re.compile(r"\..+\.\d+\.[0-9a-f]{8}|refs\.tsv\.\d+\.[0-9a-f]{8}")
@@ -27,15 +28,16 @@ _PLACES = ("", "refs", "manifests", "unsettled", "names", "cache", "layers")
 _WRITING_S = 3600.0  # seconds; nobody takes so long for a small file
 
 
-def find(blobs: BlobStore) -> tuple[str, ...]:
-    """Paths in the store, sorted in each sort: parts of transfers, files aside, layers without facts, tmp/."""
+def find(blobs: BlobStore, containers: ContainerStore) -> tuple[str, ...]:
+    """Paths in the store, sorted in each sort: parts of transfers, files aside, layers without facts, tmp/ …"""
     root = blobs.root
     parts = [os.path.relpath(path, root) for path in gc.unfinished(blobs)]
-    others = sorted((*_journals(root), *_asides(root), *_half_layers(root)))
+    husks = [f"containers/{container_id}" for container_id in containers.husks()]
+    others = sorted((*_journals(root), *_asides(root), *_half_layers(root), *husks))
     return (*parts, *others, *(f"tmp/{name}" for name in prune.leftovers(root)))
 
 
-def remove(blobs: BlobStore) -> list[str]:
+def remove(blobs: BlobStore, containers: ContainerStore) -> list[str]:
     """Remove what nobody is at work with; gives a line for each sort of things that went."""
     root, done = blobs.root, []
     parts = gc.remove_parts(blobs, grace_s=0)
@@ -45,7 +47,7 @@ def remove(blobs: BlobStore) -> list[str]:
     for path in (*_journals(root), *_half_layers(root), *_old(root, _asides(root))):
         remove_tree(os.path.join(root, path))
         done.append(f"removed {path}")
-    return done
+    return done + [f"removed containers/{container_id}" for container_id in containers.remove_husks()]
 
 
 def _journals(root: StrPath) -> Iterator[str]:

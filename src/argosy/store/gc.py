@@ -152,9 +152,12 @@ def publish(
 
 
 def settle(needs: Iterable[Descriptor], *, blobs: BlobStore) -> None:
-    """Say that the work with these blobs is done: from now on only a name or a container keeps them."""
+    """Say that the work with these blobs is done: from now on only a name or a container keeps them.
+
+    Where it cannot be said (a full disk), they stay for the grace period; the name stands already.
+    """
     for needed in needs:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.utime(blobs.path(needed.digest), ns=(SETTLED_NS, SETTLED_NS))
 
 

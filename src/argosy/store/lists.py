@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, Error, InvalidInput, NotFound
-from ..linux.files import remove_tree, reporting, sync_folder, write_atomic
+from ..linux.files import NO_FILE, remove_tree, reporting, sync_folder, write_atomic
 from ..linux.locks import locked
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
@@ -98,6 +98,10 @@ class ListStore:
                     raw = file.read()
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if error.errno in NO_FILE:
+                    raise _damaged(reference, os.strerror(error.errno)) from error
+                raise
         return _parse(raw, reference)
 
     def get(self, reference: Reference) -> ManifestList:
@@ -178,12 +182,16 @@ def _parse(raw: bytes, reference: Reference) -> ManifestList:
     try:
         return _decoded(raw)
     except _BROKEN as error:
-        raise Corrupt(
-            f"the manifest list {reference.familiar()} is damaged",
-            code="list-damaged",
-            context=str(error),
-            hint=f"argosy manifest rm {reference.familiar()}, and create it again",
-        ) from error
+        raise _damaged(reference, str(error)) from error
+
+
+def _damaged(reference: Reference, why: str) -> Corrupt:
+    return Corrupt(
+        f"the manifest list {reference.familiar()} is damaged",
+        code="list-damaged",
+        context=why,
+        hint=f"argosy manifest rm {reference.familiar()}, and create it again",
+    )
 
 
 def _unknown(reference: Reference) -> NotFound:
