@@ -38,6 +38,10 @@ os.environ["PATH"] += f":{PEERS}/bin:{PEERS}/sbin"
 _unexplained: list[str] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="every step of the fault loops, not a sample (make faults)")
+
+
 def pytest_configure() -> None:
     """A mount namespace of our own: what others mount meanwhile is not counted, what a test leaves stays in here."""
     if os.geteuid() == 0:

@@ -19,10 +19,13 @@ from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.image import Image
 from argosy.oci.reference import Reference
-from argosy.ops.check import check
+from argosy.ops import prune
+from argosy.ops.check import Store, check
+from argosy.ops.repair import repair as repair_store
 from argosy.store import gc
 from argosy.store.blobs import BlobStore
 from argosy.store.listing import read_listing
+from argosy.store.lists import ListStore
 from argosy.store.records import Container, ContainerStore
 from argosy.store.refs import RefRecord, RefStore, Summary
 from support.forked import become_nobody, in_child
@@ -77,13 +80,15 @@ def container(image: RandomImage, name: str, number: int) -> Container:
 
 
 def checked(root: Path, *, repair: bool = False) -> Report:
-    return check(
+    store = Store(
         refs=RefStore(root),
+        lists=ListStore(root),
         containers=ContainerStore(root),
         blobs=BlobStore(root),
         snapshotter=NoLayers(),  # type: ignore[arg-type]
-        repair=repair,
     )
+    report = check(store)
+    return repair_store(report, store, connect=None) if repair else report
 
 
 def read_whole(root: Path, name: str) -> int:
@@ -167,8 +172,8 @@ def test_damage_to_any_file_is_found_and_mended(root: Path, image: RandomImage, 
 class Vanishing(RefStore):
     """Names that somebody removes, with their blobs, right after they were listed for the first time."""
 
-    def list(self) -> tuple[RefRecord, ...]:
-        records = super().list()
+    def list(self, *, strict: bool = False) -> tuple[RefRecord, ...]:
+        records = super().list(strict=strict)
         for record in records:
             self.delete(record.reference)
         for digest in BlobStore(self.root).walk() if records else ():
@@ -179,12 +184,14 @@ class Vanishing(RefStore):
 def test_what_is_removed_beside_a_check_is_not_reported_as_missing(tmp_path: Path, image: RandomImage) -> None:
     root = tmp_path / "store"
     load_image(root, image, "a:1")
-    report = check(
+    store = Store(
         refs=Vanishing(root),
+        lists=ListStore(root),
         containers=ContainerStore(root),
         blobs=BlobStore(root),
         snapshotter=NoLayers(),  # type: ignore[arg-type]
     )
+    report = check(store)
     assert (report.tags, report.findings) == (1, ())
 
 
@@ -487,3 +494,29 @@ def test_errors_of_a_damaged_image_name_the_blob(root: Path, image: RandomImage)
     with pytest.raises(NotFound) as missing:
         read_whole(root, "a:1")
     assert missing.value.message == f"blob {layer.digest} is not in the store"
+
+
+@pytest.mark.parametrize("place", ["refs", "containers"])
+def test_nothing_is_removed_while_a_record_cannot_be_read(root: Path, place: str) -> None:
+    """What it keeps is unknown then."""
+    record = next(path for path in sorted((root / place).rglob("*.json")))
+    record.unlink()
+    record.mkdir()
+    (record / "deep").touch()
+    with pytest.raises(Corrupt) as caught:
+        prune.needed(RefStore(root), ContainerStore(root), BlobStore(root))
+    assert caught.value.code in ("ref-damaged", "record-damaged")
+    [finding] = checked(root, repair=True).findings
+    assert finding.kind == ("tag" if place == "refs" else "container")
+    assert len(list((root / "blobs/sha256").iterdir())) == 4
+    prune.needed(RefStore(root), ContainerStore(root), BlobStore(root))
+
+
+def test_a_folder_that_a_killed_creation_left_is_rubbish(root: Path) -> None:
+    husk = root / "containers" / f"{9:064x}"
+    husk.mkdir()
+    (husk / ".record.json.77.0123abcd").write_bytes(b"{")
+    report = checked(root)
+    assert (report.is_sound, f"containers/{husk.name}" in report.rubbish) == (True, True)
+    assert f"removed containers/{husk.name}" in checked(root, repair=True).repaired
+    assert not husk.exists()

@@ -262,11 +262,14 @@ def _require_whole(root: Path, known: dict[str, RandomImage]) -> None:
     """Nothing is damaged, every name leads to an image of ours, and every blob and layer of it is there or can be."""
     from argosy.cli.host import Host
     from argosy.oci.image import Image
-    from argosy.ops.check import check
+    from argosy.ops.check import Store, check
     from argosy.ops.unpack import ensure_layers
 
     host = Host({"root": str(root)})
-    report = check(refs=host.refs, containers=host.containers, blobs=host.blobs, snapshotter=host.snapshotter)
+    store = Store(
+        refs=host.refs, lists=host.lists, containers=host.containers, blobs=host.blobs, snapshotter=host.snapshotter
+    )
+    report = check(store)
     assert report.findings == (), report.findings
     content = host.whole("an image", silent)  # with what was dropped
     for record in host.refs.list():

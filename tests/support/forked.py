@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from argosy.linux import syscalls
 
@@ -19,6 +19,17 @@ NOBODY = 65534
 
 def in_child(action: Callable[[], Result]) -> Result:
     """What *action* returns in a child process; its exception is raised here, its traceback as a note."""
+    return side_by_side(action)[0]
+
+
+def side_by_side(*actions: Callable[[], Result]) -> list[Result]:
+    """As in_child, each in a child of its own, all at the same time."""
+    children = [_begun(action) for action in actions]
+    return [_ended(pid, read_end) for pid, read_end in children]
+
+
+def _begun(action: Callable[[], Result]) -> tuple[int, int]:
+    """(process, where its answer comes from)"""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -32,6 +43,10 @@ def in_child(action: Callable[[], Result]) -> Result:
             stream.write(answer)
         os._exit(0)
     os.close(write_end)
+    return pid, read_end
+
+
+def _ended(pid: int, read_end: int) -> Any:  # what the action returns
     with open(read_end, "rb") as stream:
         data = stream.read()
     os.waitpid(pid, 0)

@@ -150,3 +150,11 @@ def test_scratch_has_a_platform_and_no_layers() -> None:
     assert config.raw == (
         b'{"architecture":"arm","os":"linux","variant":"v7","config":{},"rootfs":{"type":"layers","diff_ids":[]}}'
     )
+
+
+@pytest.mark.parametrize("member", [b'"\xff":1', b'"x":"\xff"', b'"x":1e999'])
+def test_a_member_that_cannot_be_kept_makes_a_change_fail_cleanly(member: bytes) -> None:
+    config = ImageConfig.parse(b'{"os":"linux","architecture":"amd64",' + member + b"}")
+    with pytest.raises(Corrupt) as caught:
+        config.with_(author="x")
+    assert caught.value.code == "config-invalid"

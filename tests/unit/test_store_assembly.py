@@ -273,3 +273,16 @@ def test_ranges_add_up(added: list[tuple[int, int]], gaps: list[tuple[int, int]]
     assert (ranges.gaps(10), ranges.size) == (gaps, size)
     inside = [position for position in range(11) if ranges.length_at(position)]
     assert inside == [position for position in range(10) if not any(a <= position < b for a, b in gaps)]
+
+
+def test_a_thread_that_comes_after_the_end_leaves_nothing(store: BlobStore) -> None:
+    """A last note may be late; it must neither make a journal nor write to a descriptor that is another's by then."""
+    with store.assemble(BLOB) as assembly:
+        writer = assembly.writer(0)
+        writer.write(DATA[:5000])
+        write(assembly, 5000, len(DATA))
+        assembly.commit()
+    for late in (lambda: assembly.note(0, 5000, 1), lambda: assembly.put(0, b"x")):
+        with pytest.raises(Cancelled):
+            late()
+    assert left(store) == []

@@ -211,9 +211,12 @@ def test_a_cut_record_is_reported_and_does_not_hide_the_others(store: ContainerS
 
 
 def test_a_folder_without_a_record_is_damaged(store: ContainerStore) -> None:
-    store.create(container("one"))
+    """Unless nothing of a user's is in it: a killed creation or removal left it then."""
+    folder = Path(store.create(container("one")))
     record_path(store).unlink()
-    assert store.damaged() == ((f"{1:064x}", "it has no record.json"),)
+    assert (store.damaged(), list(store.husks())) == ((), [f"{1:064x}"])
+    (folder / "upper").mkdir()
+    assert (store.damaged(), list(store.husks())) == (((f"{1:064x}", "it has no record.json"),), [])
 
 
 def test_a_record_of_another_container_is_damaged(store: ContainerStore) -> None:
@@ -257,3 +260,11 @@ def test_new_ids_are_64_hex_digits() -> None:
 
 def test_an_empty_store_has_no_containers(store: ContainerStore) -> None:
     assert (store.list(), store.damaged()) == ((), ())
+
+
+def test_files_of_a_container_that_was_set_aside_are_not_left_behind(store: ContainerStore, tmp_path: Path) -> None:
+    store.create(container("one", number=1))
+    for number in (1, 2):
+        (tmp_path / "local" / f"{number:064x}").mkdir(parents=True)
+    store.set_aside(f"{1:064x}")
+    assert store.left_behind(str(tmp_path / "local")) == (str(tmp_path / "local" / f"{2:064x}"),)

@@ -83,6 +83,12 @@ class TreeReader:
             found = self._children[folder.inode] = self._listed(self._paths[folder.inode])
         return found
 
+    def forget(self, folder: Node) -> None:
+        """Let go of what was read of a folder, for those who walk once through a large tree."""
+        for child in self._children.pop(folder.inode, {}).values():
+            if child.kind != "folder":
+                self._paths.pop(child.inode, None)
+
     def _listed(self, path: bytes) -> dict[bytes, Node]:
         try:
             fd = self._open(path, _FOLDER)

@@ -30,6 +30,7 @@ _KINDS: dict[int, tuple[type[Error], str, str]] = {
     errno.ENOSPC: (Exhausted, "disk-full", "free space with argosy prune, or place the store elsewhere with --root"),
     errno.EDQUOT: (Exhausted, "quota-exceeded", "free space with argosy prune, or ask for a larger quota"),
     errno.EFBIG: (Exhausted, "file-too-large", "raise the file size limit (ulimit -f), or use another file system"),
+    errno.EMLINK: (Exhausted, "too-many-names", "this file system gives one file no more names; another may"),
     errno.EMFILE: (Exhausted, "too-many-open-files", "raise the limit with ulimit -n"),
     errno.ENFILE: (Exhausted, "too-many-open-files", "the whole system is out of file descriptors"),
     errno.ENOMEM: (Exhausted, "out-of-memory", ""),
@@ -55,6 +56,10 @@ _KINDS: dict[int, tuple[type[Error], str, str]] = {
     errno.ENOSYS: (Unsupported, "not-in-this-kernel", ""),
     errno.EOPNOTSUPP: (Unsupported, "not-on-this-file-system", ""),
 }
+
+
+#: errnos that say: there is something else where a file should be
+NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.ENXIO})
 
 
 def translate(error: OSError, doing: str = "use", path: StrPath | None = None) -> Error:

@@ -175,7 +175,9 @@ def _hwcaps_groups(data: bytes, at: int, reader: _Reader) -> tuple[str, ...]:
         if tag == _TAG_HWCAPS:
             if size > 4096 or offset + size > len(data):
                 raise _invalid("a list of processor features beyond its end")
-            return tuple(reader.text(value) for (value,) in struct.iter_unpack("<I", data[offset : offset + size & ~3]))
+            return tuple(
+                reader.text(value) for (value,) in struct.iter_unpack("<I", data[offset : offset + (size & ~3)])
+            )
     return ()
 
 

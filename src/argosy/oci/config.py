@@ -158,9 +158,13 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
         """A new config: *execution* replaces fields of Docker's `config` object (None deletes one); the rest is kept.
 
         Keys of *execution* are the document's own (`Env`, `Cmd`, `WorkingDir`, …).
-        Equal inputs give equal bytes: keys are sorted.
+        Equal inputs give equal bytes: keys are sorted. Raises Corrupt (config-invalid) where a
+        member that `parse` passes over is no JSON that could be kept.
         """
-        document = msgspec.json.decode(self.raw)
+        try:
+            document = msgspec.json.decode(self.raw)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise Corrupt("not a valid image config", code="config-invalid", context=str(error)) from error
         assert isinstance(document, dict)
         if execution is not None:
             run = dict(document.get("config") or {}) | dict(execution)

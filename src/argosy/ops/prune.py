@@ -81,8 +81,8 @@ def supply(
     blobs: BlobStore,
     spares: tuple[Spare, ...] = (),
 ) -> Supply:
-    """What of a store may go. Raises Corrupt when an image is damaged: what it needs is not known then."""
-    if inventory.damaged:
+    """What of a store may go. Raises Corrupt when an image or a record is damaged: what it needs is not known then."""
+    if inventory.damaged or refs.damaged() or containers.damaged():
         needed(refs, containers, blobs)  # fails with better words
     stopped = tuple(each for each in inventory.containers if scope.containers and _is_stopped(each, selection))
     ended = {container.id for container in stopped}
@@ -208,7 +208,7 @@ def _forget_images(
     plan: Plan, refs: RefStore, containers: ContainerStore
 ) -> tuple[tuple[Digest, ...], tuple[str, ...], int]:
     """(images that no name leads to now, names taken, bytes of their records)."""
-    used = {record.image_id for record in containers.list()}
+    used = {record.image_id for record in containers.list(strict=True)}
     forgotten, untagged, size = [], [], 0
     for image in plan.images:
         if image.image_id in used:  # by a container that is younger than the plan

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import Corrupt, Error, NotFound
-from ..linux.files import reporting, sync_file
+from ..linux.files import remove_tree, reporting, sync_file
 from ..linux.processes import boot_id
 from ..oci.descriptor import Descriptor
 from ..oci.digest import CHUNK, Digest
@@ -157,5 +157,4 @@ def _age_s(path: str) -> float:
 
 
 def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+    remove_tree(path)  # where a file should be, a damaged disk may have a folder

@@ -147,9 +147,9 @@ def look(*, refs: RefStore, containers: ContainerStore, blobs: BlobStore, snapsh
 
 
 def needed(refs: RefStore, containers: ContainerStore, blobs: BlobStore) -> Reached:
-    """What every name and container of this store needs. Raises Corrupt when a document cannot be read."""
-    records = containers.list()
-    reached = gc.reachable(gc.roots(refs.list(), records), blobs)
+    """What every name and container of this store needs. Raises Corrupt when a document or a record cannot be read."""
+    records = containers.list(strict=True)
+    reached = gc.reachable(gc.roots(refs.list(strict=True), records), blobs)
     mounted = frozenset(diff_id for record in records for diff_id in record.diff_ids)
     return Reached(blobs=reached.blobs, diff_ids=reached.diff_ids | mounted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
     from ..layer.contents import LayerContents
@@ -62,11 +62,16 @@ class Snapshotter(Protocol):
         or what `layer.archive` says about broken archives. Nothing is left then.
         """
 
-    def verify(self, diff_id: Digest) -> None:
-        """Read the whole snapshot and compare it with what it was made of, as far as the kind can tell.
+    def verify(self, diff_id: Digest, open_tar: Callable[[], BinaryIO] | None = None) -> None:
+        """Read the whole snapshot and compare it with what it was made of.
+
+        A kind that keeps no tar makes the layer once more aside, from what *open_tar*
+        gives, and compares the two; where that is None, raises NotFound, or gives something
+        else than the layer, it can tell no more than that the snapshot is there.
 
         Raises NotFound (code layer-not-unpacked), Corrupt (digest-mismatch, layer-index-damaged,
-        layer-facts-damaged). The cure is to remove it and to apply the layer again.
+        layer-facts-damaged, layer-files-missing, layer-files-damaged), Exhausted when there is no room to
+        compare. The cure of what is corrupt is to remove it and to apply the layer again.
         """
 
     def usage(self, diff_id: Digest) -> int:

@@ -18,6 +18,7 @@ from ..linux.mounts import Erofs
 from .folders import REMEDY, LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from ..layer.erofs_reader import IndexReader
@@ -57,17 +58,18 @@ class ErofsSnapshotter(LayerFolders):
             sync_file(folder)
             sync_file(os.path.dirname(folder))
 
-    def verify(self, diff_id: Digest) -> None:
+    def verify(self, diff_id: Digest, open_tar: Callable[[], BinaryIO] | None = None) -> None:
         """Read the tar again and compare it and the index that follows from it. Raises NotFound, Corrupt."""
         from .intake import Intake
 
         folder = self._require(diff_id)
         with reporting("read", folder), open(f"{folder}/{_TAR}", "rb", buffering=0) as tar, io.BytesIO() as index:
-            _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
+            facts = _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
             with open(f"{folder}/{_INDEX}", "rb") as written:
                 is_same = index.getbuffer() == written.read()
             if not is_same:
                 raise Corrupt(f"the index of layer {diff_id} is damaged", code="layer-index-damaged", hint=REMEDY)
+        self.require_facts(diff_id, facts)
 
     def open_tar(self, diff_id: Digest) -> BinaryIO:
         folder = self._require(diff_id)

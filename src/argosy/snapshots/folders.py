@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import Conflict, Corrupt, InvalidInput, NotFound
 from ..linux import syscalls
-from ..linux.files import remove_tree, reporting
+from ..linux.files import NO_FILE, remove_tree, reporting, translate
 from ..linux.locks import Held, hold, own_name
 from ..oci.digest import Digest
 
@@ -75,6 +75,23 @@ class LayerFolders:
             ) from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Corrupt(f"{path} is damaged", code="layer-facts-damaged", context=str(error), hint=REMEDY) from error
+        except OSError as error:
+            if error.errno in NO_FILE:
+                raise Corrupt(
+                    f"{path} is damaged", code="layer-facts-damaged", context=os.strerror(error.errno), hint=REMEDY
+                ) from error
+            raise translate(error, "read", path) from error
+
+    def require_facts(self, diff_id: Digest, facts: LayerFacts) -> None:
+        """Raises Corrupt (layer-facts-damaged) unless what was written down is what follows from the layer."""
+        found = self.facts(diff_id)
+        if msgspec.structs.replace(found, warnings=facts.warnings) != facts:  # words may change with our version
+            raise Corrupt(
+                f"{self.path(diff_id)}/{_FACTS} is damaged",
+                code="layer-facts-damaged",
+                context="it says something else than the layer",
+                hint=REMEDY,
+            )
 
     def usage(self, diff_id: Digest) -> int:
         """Bytes of the layer, uncompressed. Raises as facts."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from ..errors import Error
+from ..errors import Corrupt, Error, NotFound
 from ..linux import paths
-from ..linux.files import reporting, write_atomic
-from .folders import LayerFacts, LayerFolders, topmost_once
+from ..linux.files import remove_tree, reporting, write_atomic
+from .folders import REMEDY, LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
     from _typeshed import StrPath
@@ -64,9 +65,43 @@ class UnpackedSnapshotter(LayerFolders):
         intake.verify()
         return LayerFacts(size=intake.size, implied=applied.implied, hidden=applied.hidden, warnings=applied.warnings)
 
-    def verify(self, diff_id: Digest) -> None:
-        """Only that it is there: a tree keeps neither the order nor all the metadata that went into the diff-id."""
+    def verify(self, diff_id: Digest, open_tar: Callable[[], BinaryIO] | None = None) -> None:
+        """Against the layer unpacked once more: a tree keeps neither the order nor all that went into the diff-id."""
         self.facts(diff_id)
+        if not os.path.isdir(tree := self._tree(diff_id)):
+            raise Corrupt(f"{tree} is missing", code="layer-files-missing", hint=REMEDY)
+        if open_tar is not None:
+            with suppress(NotFound), self._once_more(diff_id, open_tar) as (facts, again):
+                self.require_facts(diff_id, facts)
+                self._compare(diff_id, facts, again)
+
+    @contextmanager
+    def _once_more(self, diff_id: Digest, open_tar: Callable[[], BinaryIO]) -> Iterator[tuple[LayerFacts, str]]:
+        """What the layer should look like, in a folder aside. Raises NotFound (layer-source-damaged) as open_tar."""
+        from .intake import Intake
+
+        aside = os.path.join(self._tmp, f"check-{diff_id.short}-{os.getpid()}-{os.urandom(4).hex()}")
+        with reporting("write", aside):
+            os.makedirs(aside, mode=0o700)
+        root_fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                with open_tar() as tar:
+                    facts = self._unpack(Intake(tar, diff_id), root_fd)
+            except Corrupt as error:
+                raise NotFound(f"no tar of layer {diff_id}", code="layer-source-damaged") from error
+            yield facts, aside
+        finally:
+            os.close(root_fd)
+            remove_tree(aside)
+
+    def _compare(self, diff_id: Digest, facts: LayerFacts, again: str) -> None:
+        from ..layer.tree_difference import difference
+        from ..layer.tree_reader import TreeReader
+
+        with self.contents(diff_id) as found, TreeReader(again, facts.implied, facts.hidden) as right:
+            if wrong := difference(found, right):
+                raise Corrupt(f"layer {diff_id} is damaged", code="layer-files-damaged", context=wrong, hint=REMEDY)
 
     def contents(self, diff_id: Digest) -> TreeReader:
         from ..layer.tree_reader import TreeReader

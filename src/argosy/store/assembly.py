@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 from bisect import bisect_right
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from ..errors import Cancelled, Error
@@ -22,7 +22,7 @@ from ..oci.digest import CHUNK, VerifyingReader
 from .blobs import JOURNAL, full_disk, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
     from ..oci.descriptor import Descriptor
@@ -55,6 +55,8 @@ class Assembly:
         self._changed = threading.Condition()
         self._arrived = Ranges()
         self._failure: BaseException | None = None
+        #: threads that use the descriptors at this moment
+        self._writers = 0
         self._reader: _CheckedReader | None = None
         self.granule = min(max(expected.size // _SHARE, _FINEST), _COARSEST)
         #: the blob is in the store: nothing to fetch, to read here or to commit
@@ -127,8 +129,11 @@ class Assembly:
     def close(self) -> None:
         """Let go; readers that wait are told. Idempotent."""
         self.fail(Cancelled("the transfer was stopped", code="cancelled"))
-        held, self._held = self._held, None
-        journal_fd, self._journal_fd = self._journal_fd, None
+        with self._changed:
+            held, self._held = self._held, None
+            while self._writers:
+                self._changed.wait()
+            journal_fd, self._journal_fd = self._journal_fd, None
         if journal_fd is not None:
             os.close(journal_fd)
         if held is not None:
@@ -148,12 +153,10 @@ class Assembly:
     def put(self, offset: int, data: bytes | memoryview) -> None:
         """Write *data* at *offset*; readers see it, the journal does not yet know it."""
         view, at = memoryview(data), offset
-        try:
+        with self._writing() as fd:
             while view:
-                count = os.pwrite(self._open_fd(), view, at)
+                count = os.pwrite(fd, view, at)
                 view, at = view[count:], at + count
-        except OSError as error:
-            raise self._failed(error) from error
         with self._changed:
             self._arrived.add(offset, at)
             self._changed.notify_all()
@@ -161,10 +164,26 @@ class Assembly:
     def note(self, offset: int, length: int, checksum: int) -> None:
         """Put a written stretch into the journal, for the next attempt."""
         record = struct.pack("<QQI", offset, length, checksum)
-        try:
+        with self._writing():
             os.write(self._journal(), record + struct.pack("<I", _crc32(record)))
+
+    @contextmanager
+    def _writing(self) -> Iterator[int]:
+        """The descriptors stay open meanwhile: a thread that comes late must not write to a number given anew.
+
+        Raises Cancelled after close, else what the disk says.
+        """
+        with self._changed:
+            fd = self._open_fd()
+            self._writers += 1
+        try:
+            yield fd
         except OSError as error:
             raise self._failed(error) from error
+        finally:
+            with self._changed:
+                self._writers -= 1
+                self._changed.notify_all()
 
     def await_bytes(self, position: int) -> int:
         """The number of bytes that can be read at *position*, waiting for the first; 0 at the end. Raises as `fail`."""

@@ -212,10 +212,14 @@ class BlobStore:
 
         path = self._path(digest)
         try:
-            size = room.of(os.stat(path))
+            size = room.of(os.lstat(path))
             os.unlink(path)
         except FileNotFoundError:
             return 0
+        except IsADirectoryError:  # somebody's mistake, or a damaged file system's
+            from ..linux.files import remove_tree
+
+            remove_tree(path)
         except OSError as error:
             raise translated(error, "remove", path) from error
         return size

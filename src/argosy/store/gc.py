@@ -200,10 +200,13 @@ def publish(
 
 
 def settle(needs: Iterable[Descriptor], *, blobs: BlobStore) -> None:
-    """Say that the work with these blobs is done: from now on only a name or a container keeps them."""
+    """Say that the work with these blobs is done: from now on only a name or a container keeps them.
+
+    Where it cannot be said (a full disk), they stay for the grace period; the name stands already.
+    """
     for needed in needs:
         for path in (blobs.path(needed.digest), blobs.dropped.path(needed.digest)):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.utime(path, ns=(SETTLED_NS, SETTLED_NS))
 
 

@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import Corrupt, InvalidInput, NotFound
-from ..linux.files import reporting, sync_folder, write_atomic
+from ..errors import Corrupt, Error, InvalidInput, NotFound
+from ..linux.files import NO_FILE, remove_tree, reporting, sync_folder, write_atomic
 from ..linux.locks import locked
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.manifest import Index, Manifest, encode_list
 from ..oci.reference import Reference
 from ..oci.wire import decode, encode
-from .refs import file_name
+from .refs import SUFFIX, file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import StrPath
+
+#: how a file that is no list shows
+_BROKEN = (msgspec.MsgspecError, InvalidInput, Corrupt, RecursionError, UnicodeDecodeError)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +98,10 @@ class ListStore:
                     raw = file.read()
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                if error.errno in NO_FILE:
+                    raise _damaged(reference, os.strerror(error.errno)) from error
+                raise
         return _parse(raw, reference)
 
     def get(self, reference: Reference) -> ManifestList:
@@ -126,25 +133,65 @@ class ListStore:
                 raise _unknown(reference) from error
             sync_folder(self._folder)
 
+    def damaged(self) -> tuple[tuple[str, str], ...]:
+        """(file name, what is wrong with it) of the lists that cannot be read, sorted."""
+        found = []
+        for name in self._names():
+            path = os.path.join(self._folder, name)
+            try:
+                with reporting("read", path), open(path, "rb", buffering=0) as file:
+                    reference = _decoded(file.read()).reference
+            except NotFound:
+                continue
+            except (*_BROKEN, Error) as error:
+                found.append((name, error.message if isinstance(error, Error) else str(error)))
+                continue
+            if file_name(reference) != name:
+                found.append((name, f"it holds the list {reference}"))
+        return tuple(sorted(found))
+
+    def discard(self, name: str) -> None:
+        """Remove what `damaged` found under *name*."""
+        if "/" in name or not name.endswith(SUFFIX):
+            raise InvalidInput(f"not a manifest list's file: {name!r}", code="name-invalid")
+        remove_tree(os.path.join(self._folder, name))
+
+    def _names(self) -> list[str]:
+        with reporting("list", self._folder):
+            try:
+                names = os.listdir(self._folder)
+            except FileNotFoundError:
+                return []
+        return [name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
+
     def _path(self, reference: Reference) -> str:
         return os.path.join(self._folder, file_name(reference))
 
 
+def _decoded(raw: bytes) -> ManifestList:
+    """Raises one of _BROKEN."""
+    found = decode(raw, ManifestList)
+    for entry in found.entries:
+        if Digest.of(entry.raw, entry.descriptor.digest.algorithm) != entry.descriptor.digest:
+            raise InvalidInput(f"the manifest of {entry.source} has changed", code="digest-mismatch")
+        entry.manifest  # noqa: B018  # parsed, so that nobody meets its faults later
+    return found
+
+
 def _parse(raw: bytes, reference: Reference) -> ManifestList:
     try:
-        found = decode(raw, ManifestList)
-        for entry in found.entries:
-            if Digest.of(entry.raw, entry.descriptor.digest.algorithm) != entry.descriptor.digest:
-                raise InvalidInput(f"the manifest of {entry.source} has changed", code="digest-mismatch")
-            entry.manifest  # noqa: B018  # parsed, so that nobody meets its faults later
-    except (msgspec.MsgspecError, InvalidInput, Corrupt, RecursionError, UnicodeDecodeError) as error:
-        raise Corrupt(
-            f"the manifest list {reference.familiar()} is damaged",
-            code="list-damaged",
-            context=str(error),
-            hint=f"argosy manifest rm {reference.familiar()}, and create it again",
-        ) from error
-    return found
+        return _decoded(raw)
+    except _BROKEN as error:
+        raise _damaged(reference, str(error)) from error
+
+
+def _damaged(reference: Reference, why: str) -> Corrupt:
+    return Corrupt(
+        f"the manifest list {reference.familiar()} is damaged",
+        code="list-damaged",
+        context=why,
+        hint=f"argosy manifest rm {reference.familiar()}, and create it again",
+    )
 
 
 def _unknown(reference: Reference) -> NotFound:

@@ -147,13 +147,18 @@ class ContainerStore:
             raise NotFound(f"no such container: {key}", code="container-unknown", hint="argosy ps -a lists them")
         return record
 
-    def list(self) -> tuple[Container, ...]:
-        """Every readable record, newest first. What cannot be read is `damaged()`'s."""
+    def list(self, *, strict: bool = False) -> tuple[Container, ...]:
+        """Every readable record, newest first. What cannot be read is `damaged()`'s.
+
+        With *strict* it raises Corrupt instead: for whoever removes what no record needs.
+        """
         records = []
         for container_id in self._ids():
             try:
                 record = self._read(container_id)
             except Corrupt:
+                if strict:
+                    raise
                 continue
             if record is not None:
                 records.append(record)
@@ -228,21 +233,31 @@ class ContainerStore:
             self._release(record)
 
     def left_behind(self, local: str) -> tuple[str, ...]:
-        """Paths in *local*, a folder for this store's writable layers, whose container is no more; sorted."""
+        """Paths in *local*, a folder for this store's writable layers, whose container is no more; sorted.
+
+        One that was set aside is still somebody's.
+        """
         try:
             names = sorted(name for name in os.listdir(local) if _is_id(name))
+            known = {name.partition(".")[0] for name in os.listdir(self._folder)}
         except FileNotFoundError:
             return ()
-        return tuple(os.path.join(local, name) for name in names if not os.path.exists(self._path(name)))
+        return tuple(os.path.join(local, name) for name in names if name not in known)
 
     def set_aside(self, container_id: str) -> str:
         """Take a damaged container out of all lists without removing what its user wrote; gives the new place."""
         from ..linux.files import reporting
 
         folder = self._path(container_id)
-        target = f"{folder}{_ASIDE}"
+        target, number = f"{folder}{_ASIDE}", 1
+        while os.path.lexists(target):
+            number += 1
+            target = f"{folder}{_ASIDE}-{number}"
         with reporting("set aside", folder):
             os.rename(folder, target)
+            for name in os.listdir(self._names):
+                if self._holder(name) == container_id:
+                    os.unlink(os.path.join(self._names, name))
         return target
 
     def aside(self) -> tuple[str, ...]:
@@ -251,10 +266,10 @@ class ContainerStore:
             names = os.listdir(self._folder)
         except FileNotFoundError:
             return ()
-        return tuple(os.path.join(self._folder, name) for name in sorted(names) if name.endswith(_ASIDE))
+        return tuple(os.path.join(self._folder, name) for name in sorted(names) if _ASIDE in name)
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
-        """(id, what is wrong) of the folders without a readable record, sorted; not those that are being made."""
+        """(id, what is wrong) of the folders without a readable record, sorted; not those being made, nor husks."""
         from ..linux.locks import locked
 
         if not os.path.isdir(self._names):
@@ -267,10 +282,36 @@ class ContainerStore:
                 raise
             return tuple(self._damaged())  # nobody can be making one
 
+    def remove_husks(self) -> tuple[str, ...]:
+        """Remove the folders of containers that were never made or are half removed; gives their ids."""
+        from ..linux.files import remove_tree
+        from ..linux.locks import locked
+
+        if not os.path.isdir(self._names):
+            return ()
+        with locked(os.path.join(self._names, ".lock")):
+            found = tuple(self.husks())
+            for container_id in found:
+                remove_tree(self._path(container_id))
+        return found
+
+    def husks(self) -> Iterator[str]:
+        """Ids of folders with neither a record nor anything of a user's: kill -9 leaves them, or a maker is at it."""
+        for container_id in sorted(self._ids()):
+            if self._is_husk(container_id):
+                yield container_id
+
+    def _is_husk(self, container_id: str) -> bool:
+        try:
+            names = os.listdir(self._path(container_id))
+        except OSError:
+            return False
+        return all(name == LOCK or name.startswith(f".{RECORD}.") for name in names)
+
     def _damaged(self) -> Iterator[tuple[str, str]]:
         for container_id in sorted(self._ids()):
             try:
-                if self._read(container_id) is None:
+                if self._read(container_id) is None and not self._is_husk(container_id):
                     yield container_id, "it has no record.json"
             except Corrupt as error:
                 yield container_id, error.context
@@ -371,8 +412,10 @@ class ContainerStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            from ..linux.files import translate
+            from ..linux.files import NO_FILE, translate
 
+            if error.errno in NO_FILE:
+                raise _damaged_record(container_id, os.strerror(error.errno)) from error
             raise translate(error, "read", path) from error
         except (msgspec.MsgspecError, InvalidInput, RecursionError, UnicodeDecodeError) as error:
             raise _damaged_record(container_id, str(error)) from error

@@ -153,9 +153,12 @@ class RefStore:
             sync_folder(self._folder)
         return True
 
-    def list(self) -> tuple[RefRecord, ...]:
-        """Every readable record, sorted by name; reads every file. Damaged ones are `damaged()`'s."""
-        return tuple(sorted(self._readable(), key=lambda record: str(record.reference)))
+    def list(self, *, strict: bool = False) -> tuple[RefRecord, ...]:
+        """Every readable record, sorted by name; reads every file. Damaged ones are `damaged()`'s.
+
+        With *strict* one that cannot be read raises Corrupt: for whoever removes what no name needs.
+        """
+        return tuple(sorted(self._readable(strict=strict), key=lambda record: str(record.reference)))
 
     def damaged(self) -> tuple[tuple[str, str], ...]:
         """(file name, what is wrong with it) of the records that cannot be read, sorted."""
@@ -178,11 +181,13 @@ class RefStore:
 
         remove_tree(os.path.join(self._folder, name))
 
-    def _readable(self) -> Iterator[RefRecord]:
+    def _readable(self, *, strict: bool = False) -> Iterator[RefRecord]:
         for name in self._names():
             try:
                 record = self._read(name) or self._read_late(name)
             except Corrupt:
+                if strict:
+                    raise
                 continue
             if record is not None and file_name(record.reference) == name:
                 yield record
@@ -221,16 +226,13 @@ class RefStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            from ..linux.files import translate
+            from ..linux.files import NO_FILE, translate
 
+            if error.errno in NO_FILE:
+                raise _damaged(name, os.strerror(error.errno)) from error
             raise translate(error, "read", path) from error
         except (msgspec.MsgspecError, InvalidInput, RecursionError, UnicodeDecodeError) as error:
-            raise Corrupt(
-                f"the record of a tag is damaged: {name}",
-                code="ref-damaged",
-                context=str(error),
-                hint="argosy check --repair removes it; pull the image again",
-            ) from error
+            raise _damaged(name, str(error)) from error
 
     def restore(self, record: RefRecord) -> None:
         """Make a name mean again what it meant."""
@@ -271,6 +273,15 @@ def _record(reference: Reference, descriptor: Descriptor, summary: Summary) -> R
         created=summary.created,
         size=summary.size,
         updated=_now(),
+    )
+
+
+def _damaged(name: str, why: str) -> Corrupt:
+    return Corrupt(
+        f"the record of a tag is damaged: {name}",
+        code="ref-damaged",
+        context=why,
+        hint="argosy check --repair removes it; pull the image again",
     )
 
 

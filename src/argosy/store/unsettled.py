@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotFound
 from ..linux.files import reporting, write_atomic
 from ..oci.digest import Digest
 from ..oci.wire import decode, encode
@@ -66,12 +66,13 @@ def walk(root: StrPath) -> Iterator[tuple[str, Mark | None]]:
         if name.endswith(_SUFFIX) and not name.startswith("."):
             path = os.path.join(folder, name)
             try:
-                with open(path, "rb", buffering=0) as file:
-                    yield path, decode(file.read(), Mark)
-            except FileNotFoundError:  # settled meanwhile
+                with reporting("read", path), open(path, "rb", buffering=0) as file:
+                    mark = decode(file.read(), Mark)
+            except NotFound:  # settled meanwhile
                 continue
             except (msgspec.MsgspecError, InvalidInput, RecursionError, UnicodeDecodeError):
-                yield path, None
+                mark = None  # no mark, or (InvalidInput too) no file
+            yield path, mark
 
 
 def _folder(root: StrPath) -> str:
