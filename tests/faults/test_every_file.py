@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from argosy.linux.processes import boot_id
+from argosy.linux.lifetimes import boot_id
 from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import Digest
 from argosy.store import unsettled

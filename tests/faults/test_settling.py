@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from argosy.linux.processes import boot_id
+from argosy.linux.lifetimes import boot_id
 from argosy.oci.reference import Reference
 from argosy.ops.settle import has_crashed, settle
 from argosy.snapshots.unpacked import UnpackedSnapshotter

@@ -11,7 +11,8 @@ import pytest
 from argosy.oci.descriptor import OCI_MANIFEST, Descriptor
 from argosy.oci.digest import Digest
 from argosy.oci.reference import Reference
-from argosy.store.listing import COARSEST_NS, read_listing
+from argosy.store.derived import COARSEST_NS
+from argosy.store.listing import read_listing
 from argosy.store.refs import RefStore, Summary
 
 if TYPE_CHECKING:

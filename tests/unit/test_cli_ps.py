@@ -11,13 +11,14 @@ import pytest
 
 from argosy.cli import main, ps
 from argosy.errors import Conflict, NotFound
-from argosy.linux import processes
+from argosy.linux import lifetimes
 from argosy.oci import descriptor as media
 from argosy.oci.descriptor import Descriptor
 from argosy.oci.digest import Digest
 from argosy.ops import containers as ops
 from argosy.runtime.oci_runtime import OciRuntime
 from argosy.store.records import Container, ContainerStore
+from argosy.store.roster import Entry
 from argosy.store.version import check_version
 
 IMAGE_ID = Digest.of(b"image")
@@ -48,7 +49,7 @@ def added(store: ContainerStore, container: Container) -> Container:
 
 
 def alive() -> dict[str, int | None]:
-    return {"pid": os.getpid(), "start_time": processes.start_time(os.getpid())}
+    return {"pid": os.getpid(), "start_time": lifetimes.start_time(os.getpid())}
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_ps_shows_what_is_asked_for(
 
 def test_a_row_has_every_field_of_dockers(store: ContainerStore) -> None:
     made = record(1, labels={"b": "2", "a": "1"}, options={"network": "host", "volumes": [{"source": "/data"}]})
-    row = ps.row(made, no_trunc=True)
+    row = ps.row(Entry.of(made), tuple(ps.FIELDS), no_trunc=True)
     label = row.pop("Label")
     assert callable(label)
     assert (label("a"), label("c")) == ("1", "")
@@ -223,7 +224,7 @@ def test_a_pid_that_came_round_again_is_not_the_supervisor(store: ContainerStore
 def test_after_a_restart_of_the_machine_no_pid_speaks_for_a_container(
     store: ContainerStore, runtime: OciRuntime
 ) -> None:
-    store.create(record(1, status="running", exit_code=None, boot=processes.boot_id(), **alive()))
+    store.create(record(1, status="running", exit_code=None, boot=lifetimes.boot_id(), **alive()))
     store.create(record(2, status="running", exit_code=None, boot="another", **alive()))
     assert [c.name for c in ops.reap(store, lambda: runtime).cleaned] == ["name-2"]
 
@@ -257,7 +258,7 @@ def test_force_waits_for_the_supervisor_to_record_the_end(
     pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
     killer = tmp_path / "runc"
     killer.write_text(f"#!/bin/sh\nkill {pid}\n")
-    made = added(store, record(1, status="running", exit_code=None, pid=pid, start_time=processes.start_time(pid)))
+    made = added(store, record(1, status="running", exit_code=None, pid=pid, start_time=lifetimes.start_time(pid)))
     try:
         ops.remove(made.id[:63], containers=store, runtime=lambda: runtime, force=True)
     finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from argosy.errors import NotFound, RuntimeFailed, Unavailable
-from argosy.linux import processes
+from argosy.linux import lifetimes, processes
 from argosy.linux.processes import Completed
 
 if TYPE_CHECKING:
@@ -98,20 +98,20 @@ def test_wait_statuses_are_numbers_and_words(wait_status: int, status: int, word
 
 
 def test_a_process_is_named_by_pid_and_start_time() -> None:
-    started = processes.start_time(os.getpid())
+    started = lifetimes.start_time(os.getpid())
     assert started is not None
-    assert processes.is_alive(os.getpid(), started)
-    assert not processes.is_alive(os.getpid(), started + 1)
-    assert processes.start_time(2**22 + 1) is None
+    assert lifetimes.is_alive(os.getpid(), started)
+    assert not lifetimes.is_alive(os.getpid(), started + 1)
+    assert lifetimes.start_time(2**22 + 1) is None
 
 
 def test_a_zombie_is_not_alive() -> None:
     pid = processes.spawn([SH, "-c", "exit 4"], env={})
     pidfd = os.pidfd_open(pid)
     assert processes.wait_pidfd(pidfd, 10)
-    started = processes.start_time(pid)
+    started = lifetimes.start_time(pid)
     assert started is not None
-    assert not processes.is_alive(pid, started)
+    assert not lifetimes.is_alive(pid, started)
     assert processes.wait(pid) == 4
     os.close(pidfd)
 

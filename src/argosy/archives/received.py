@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import Corrupt, InvalidInput
 from ..layer.archive import entries
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..oci.descriptor import Descriptor
 from ..oci.digest import CHUNK, Digest
 from ..store import unsettled

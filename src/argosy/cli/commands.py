@@ -98,7 +98,7 @@ GROUPS: dict[str, dict[str, str]] = {
 BEFORE_START = frozenset({"run"})
 
 #: Verbs that start without msgspec; see store/listing.py.
-WITHOUT_MSGSPEC = frozenset({"images"})
+WITHOUT_MSGSPEC = frozenset({"images", "ps"})
 
 _USAGE = """\
 Usage:  argosy [OPTIONS] COMMAND

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, Error, Unsupported
-from . import files, mounts, processes, syscalls, userns
+from . import files, lifetimes, mounts, processes, syscalls, userns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ class HostFeatures(msgspec.Struct, frozen=True, kw_only=True):
 def key() -> str:
     """Names the boot, kernel, user and rights for which a probe holds."""
     rights = "-".join(sorted(syscalls.capget() & {"CAP_SYS_ADMIN"}))
-    return f"{processes.boot_id()}/{os.uname().release}/{os.geteuid()}/{rights}"
+    return f"{lifetimes.boot_id()}/{os.uname().release}/{os.geteuid()}/{rights}"
 
 
 def probe(*, folder: str, path: str) -> HostFeatures:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import Unavailable
 from . import syscalls
 from .files import reporting
-from .processes import pid_space
+from .lifetimes import pid_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,8 +1,7 @@
 """Processes: start, wait, name for good, and put their ends into words.
 
 Programs are started by posix_spawn, without the subprocess module (its import
-costs 10 ms of a start). A process is named by its pid and its start time, because
-pids come round again.
+costs 10 ms of a start).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from ..errors import NotFound, RuntimeFailed, Unavailable
+from . import lifetimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,13 +70,19 @@ class Process(Struct, frozen=True, kw_only=True):
     def own(cls) -> Process:
         """This one."""
         pid = os.getpid()
-        return cls(host=os.uname().nodename, boot=boot_id(), space=pid_space(), pid=pid, start=start_time(pid) or 0)
+        return cls(
+            host=os.uname().nodename,
+            boot=lifetimes.boot_id(),
+            space=lifetimes.pid_space(),
+            pid=pid,
+            start=lifetimes.start_time(pid) or 0,
+        )
 
     def fate(self) -> Fate:
         """What has become of it; unknown from another host, from after a boot, and from another pid namespace."""
-        if self.boot != boot_id() or self.space != pid_space():
+        if self.boot != lifetimes.boot_id() or self.space != lifetimes.pid_space():
             return "unknown"
-        return "alive" if is_alive(self.pid, self.start) or _is_hidden(self.pid) else "dead"
+        return "alive" if lifetimes.is_alive(self.pid, self.start) or _is_hidden(self.pid) else "dead"
 
 
 def exit_status(wait_status: int) -> int:
@@ -104,32 +110,6 @@ def command_line(argv: Iterable[str]) -> str:
     import shlex
 
     return shlex.join(argv)
-
-
-def boot_id() -> str:
-    """Changes with each boot; start times mean something only within one."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
-def pid_space() -> int:
-    """Number of this process's pid namespace."""
-    return os.stat("/proc/self/ns/pid").st_ino
-
-
-def start_time(pid: int) -> int | None:
-    """Clock ticks after boot at which *pid* started; None when there is no such process.
-
-    With the boot id it names a process for good. Source: proc(5), stat field 22.
-    """
-    fields = _stat_fields(pid)
-    return None if fields is None else int(fields[19])
-
-
-def is_alive(pid: int, started: int) -> bool:
-    """Whether the process that started then still runs; zombies have ended."""
-    fields = _stat_fields(pid)
-    return fields is not None and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
 def find_program(name: str, *, path: str, extra_folders: Sequence[str] = ()) -> str | None:
@@ -343,7 +323,7 @@ def _is_program(path: str) -> bool:
 
 def _is_hidden(pid: int) -> bool:
     """Whether the process exists though /proc does not show it (mounted with hidepid)."""
-    if _stat_fields(pid) is not None:
+    if lifetimes.start_time(pid) is not None:
         return False
     try:
         os.kill(pid, 0)
@@ -352,13 +332,3 @@ def _is_hidden(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _stat_fields(pid: int) -> list[bytes] | None:
-    """Fields of /proc/PID/stat from the state on (field 3); the name before may hold anything, «)» too."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            line = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return line.rpartition(b")")[2].split()

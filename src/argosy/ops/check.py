@@ -15,8 +15,8 @@ from ..errors import Error
 from ..oci.image import read_manifest
 from ..oci.manifest import Manifest
 from . import rubbish
-from .containers import is_elsewhere
 from .progress import silent
+from .supervisors import is_elsewhere
 from .survey import CONTAINER, UNTAGGED, Survey, is_here, name_of
 from .verify import suspects, verify
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Conflict, Error, NotFound, Unavailable
-from ..linux import processes
+from ..linux import lifetimes, processes
 from ..store.records import Container
+from .supervisors import is_abandoned, is_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,27 +36,6 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
     cleaned: tuple[Container, ...] = ()
     #: (container, why it could not be cleaned up): left as it was, for the next verb
     problems: tuple[tuple[Container, Error], ...] = ()
-
-
-def is_abandoned(container: Container) -> bool:
-    """Whether its supervisor died before it recorded the end; false where only another machine can know.
-
-    A machine is known by its name, which it keeps when it starts again.
-    """
-    if container.status == "exited" or container.pid is None or container.start_time is None:
-        return False
-    if is_elsewhere(container):
-        return False
-    if container.boot and container.boot != processes.boot_id():
-        return True
-    if container.space and container.space != processes.pid_space():
-        return False
-    return not processes.is_alive(container.pid, container.start_time)
-
-
-def is_elsewhere(container: Container) -> bool:
-    """Whether it runs, or ran, on another machine that shares the store."""
-    return bool(container.host) and container.host != os.uname().nodename
 
 
 def reap(
@@ -159,7 +139,7 @@ def _wait_for_supervisor(record: Container) -> None:
     except ProcessLookupError:
         return
     try:
-        if processes.is_alive(record.pid, record.start_time):
+        if lifetimes.is_alive(record.pid, record.start_time):
             processes.wait_pidfd(pidfd, _SUPERVISOR_LIMIT_S)
     finally:
         os.close(pidfd)

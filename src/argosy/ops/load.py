@@ -17,7 +17,7 @@ from ..archives.docker import read_config, with_manifest
 from ..archives.family import choose, family_of
 from ..errors import Corrupt, InvalidInput, NotFound
 from ..layer.compression import decompressed
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..oci.descriptor import Descriptor
 from ..oci.digest import CHUNK, Digest
 from ..oci.image import Image, Layer

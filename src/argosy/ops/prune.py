@@ -24,6 +24,7 @@ from .compressed import give_up
 from .prune_plan import Plan, Supply
 from .selection import Selection, seconds
 from .space import needed, together
+from .supervisors import is_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -201,7 +202,7 @@ def container_size(containers: ContainerStore, container: Container) -> int:
 
 def local_size(container: Container) -> int:
     """Bytes of a writable layer that does not lie in the store, but on a disk of this machine."""
-    return room.of_tree(container.local) if container.local and not containers_ops.is_elsewhere(container) else 0
+    return room.of_tree(container.local) if container.local and not is_elsewhere(container) else 0
 
 
 def _forget_images(

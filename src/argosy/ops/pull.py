@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..errors import Corrupt, Unsupported
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..oci import manifest as manifests
 from ..oci.config import ImageConfig
 from ..oci.descriptor import CONFIG_TYPES, Descriptor

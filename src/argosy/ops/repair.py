@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ..errors import Cancelled, Corrupt, Error, Exhausted, NotFound, Unavailable
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..oci.digest import Digest
 from ..oci.image import Layer, read_manifest
 from ..oci.manifest import Manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import Cancelled, Error, Exhausted, NotFound
 from ..layer import recipes
 from ..layer.recipes import Recipe
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..store import unsettled
 from ..store.unsettled import Mark
 from .progress import Advanced, Finished, Started, silent

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..store.blobs import BlobStore
     from ..store.records import ContainerStore
 
-#: as linux.files.write_atomic names what it has not renamed yet, and store.listing its cache
-_ASIDE = re.compile(r"\..+\.\d+\.[0-9a-f]{8}|refs\.tsv\.\d+\.[0-9a-f]{8}")
+#: as linux.files.write_atomic names what it has not renamed yet, and store.derived its caches
+_ASIDE = re.compile(r"\..+\.\d+\.[0-9a-f]{8}|(refs|containers)\.tsv\.\d+\.[0-9a-f]{8}")
 _PLACES = ("", "refs", "manifests", "unsettled", "names", "cache", "layers")
 _WRITING_S = 3600.0  # seconds; nobody takes so long for a small file
 

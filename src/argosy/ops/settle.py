@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import Corrupt, Error, NotFound
 from ..linux.files import remove_tree, reporting, sync_file
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..oci.descriptor import Descriptor
 from ..oci.digest import CHUNK, Digest
 from ..oci.image import Image

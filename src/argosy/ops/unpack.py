@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import Cancelled, Error, NotFound
 from ..layer.compression import decompressed
-from ..linux.processes import boot_id
+from ..linux.lifetimes import boot_id
 from ..store import unsettled
 from ..store.unsettled import Mark
 from .parallel import in_processes

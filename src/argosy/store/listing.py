@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from ..errors import InvalidInput
+from .derived import COARSEST_NS, Aside, read_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 UNTAGGED = "<none>"
 FORMAT = "argosy refs 1"
-END = "end"
-#: Folder times may be this coarse (FAT 2 s, NFS version 2 and ext3 1 s, Linux otherwise 10 ms).
-COARSEST_NS = 2 * 10**9
 
 
 class Row:
@@ -112,11 +110,8 @@ def read_listing(root: StrPath) -> list[Row]:
     """A row for every reference, sorted by full name.
 
     The cache is believed when the refs folder has the very inode and times that it had
-    when the cache was made. Times are coarse, so a change right after the reading could
-    leave them as they were; therefore a cache is only kept if the folder had been
-    unchanged for COARSEST_NS when the reading began, by the clock that stamps the folder
-    itself (the time of a file made next to it): every later change then has a later time.
-    Within those two seconds after a change each listing reads all records instead.
+    when the cache was made; see derived.py. Within two seconds after a change each listing
+    reads all records instead.
     """
     folder, path = os.path.join(root, "refs"), os.path.join(root, "cache", "refs.tsv")
     try:
@@ -162,37 +157,26 @@ def _stamp(folder: str) -> str:
 
 def _cached(path: str, stamp: str) -> list[Row] | None:
     try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.read().decode()
-        head, *lines, end = text.split("\n")
-        if head != stamp or end != END or "\0" in text:
-            return None
-        return [Row(*line.split("\t")) for line in lines]
-    except (OSError, ValueError, TypeError):  # absent, unreadable, cut or of another version: make it again
+        lines = read_lines(path, stamp)
+        return None if lines is None else [Row(*line.split("\t")) for line in lines]
+    except (ValueError, TypeError):  # of another version: make it again
         return None
 
 
 def _rebuild(root: StrPath, folder: str, path: str) -> list[Row]:
-    aside = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
-    now = _file_time_ns(aside)
     try:
-        before = _stamp(folder)
-        rows = _read_all(root)
-        status = os.stat(folder)
-        if (
-            now is not None
-            and now - max(status.st_mtime_ns, status.st_ctime_ns) > COARSEST_NS
-            and _stamp(folder) == before
-        ):
-            _keep(aside, path, before, rows)
-        return rows
+        with Aside(path) as aside:
+            before = _stamp(folder)
+            rows = _read_all(root)
+            status = os.stat(folder)
+            changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+            if aside.now_ns is not None and aside.now_ns - changed_ns > COARSEST_NS and _stamp(folder) == before:
+                aside.keep(before, (row.line() for row in rows))
+            return rows
     except FileNotFoundError:
         return []
     except OSError as error:
         raise _translate(error, folder) from error
-    finally:
-        if now is not None:
-            _unlink(aside)
 
 
 def _read_all(root: StrPath) -> list[Row]:
@@ -201,39 +185,8 @@ def _read_all(root: StrPath) -> list[Row]:
     return [Row.of(file_name(record.reference), record) for record in RefStore(root).list()]
 
 
-def _file_time_ns(path: str) -> int | None:
-    """Make an empty file; its time is «now» for the file system. None where nothing can be written."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    except OSError:
-        return None
-    try:
-        return os.fstat(fd).st_mtime_ns
-    finally:
-        os.close(fd)
-
-
-def _keep(aside: str, path: str, stamp: str, rows: list[Row]) -> None:
-    """Best effort and not synced: what a power cut leaves is read as no cache (no END, or zeros)."""
-    text = "\n".join((stamp, *(row.line() for row in rows), END))
-    try:
-        with open(aside, "wb") as file:
-            file.write(text.encode())
-        os.rename(aside, path)
-    except OSError:
-        return
-
-
 def _cell(value: object) -> str:
     return str(value).replace("\t", " ").replace("\n", " ")
-
-
-def _unlink(path: str) -> None:
-    try:  # noqa: SIM105 (contextlib costs a millisecond)
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def _translate(error: OSError, path: str) -> Exception:

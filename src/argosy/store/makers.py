@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..linux.locks import NO_FLOCK, flock_reaches_all, is_named
-from .listing import COARSEST_NS
+from .derived import COARSEST_NS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
