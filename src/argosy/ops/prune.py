@@ -21,6 +21,7 @@ from ..store.gc import Reached
 from . import build_cache, leftovers
 from . import containers as containers_ops
 from .compressed import give_up
+from .parallel import in_parallel
 from .prune_plan import Plan, Supply
 from .selection import Selection, seconds
 from .space import needed, together
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from ..store.records import Container, ContainerStore
     from ..store.refs import RefStore
     from .compressed import Spare
+    from .parallel import Check
     from .space import Held, Inventory
+
+_REMOVALS = 8  # layers at once: the disk is asked which blocks they had
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,12 +259,13 @@ def _remove(
 
 
 def _remove_layers(diff_ids: Iterable[Digest], snapshotter: Snapshotter) -> tuple[tuple[Digest, ...], int]:
-    removed, size = [], 0
-    for diff_id in diff_ids:
-        if not snapshotter.has(diff_id):
-            continue
+    """Several at once: what takes the time is the disk."""
+    removed: dict[Digest, int] = {}
+
+    def remove(diff_id: Digest, check: Check) -> None:
         with suppress(NotFound):  # gone meanwhile
-            size += snapshotter.room(diff_id)
+            removed[diff_id] = snapshotter.room(diff_id)
         snapshotter.remove(diff_id)
-        removed.append(diff_id)
-    return tuple(sorted(removed)), size
+
+    in_parallel(remove, filter(snapshotter.has, diff_ids), limit=_REMOVALS)
+    return tuple(sorted(removed)), sum(removed.values())

@@ -51,7 +51,7 @@ from .blobs import JOURNAL, PART
 from .makers import began_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
     from ..oci.descriptor import Descriptor
@@ -224,7 +224,20 @@ def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], 
     candidates = tuple(candidates)
     if not candidates:
         return Swept()
-    removed, size = [], 0
+    from ..linux.removal import remove_files
+
+    taken: dict[Digest, tuple[str, int]] = {}
+    try:
+        taken.update(_set_aside(blobs, candidates, needed, before_ns))  # what it had given before it failed, too
+    finally:
+        remove_files(path for path, _ in taken.values() if path)
+    return Swept(blobs=tuple(sorted(taken)), size=sum(size for _, size in taken.values()))
+
+
+def _set_aside(
+    blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], before_ns: int
+) -> Iterator[tuple[Digest, tuple[str, int]]]:
+    """Each blob that goes, as (digest, what `BlobStore.set_aside` gives)."""
     with blobs.collecting():  # nobody has left a word, but not yet set the name
         publication = _last_publication(blobs)
     keep = needed()
@@ -235,10 +248,9 @@ def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], 
             if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) < before_ns:
                 continue
             lock.require()
-            size += blobs.delete(digest)
+            aside = blobs.set_aside(digest)
             blobs.dropped.remove(digest)
-            removed.append(digest)
-    return Swept(blobs=tuple(sorted(removed)), size=size)
+        yield digest, aside
 
 
 def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
