@@ -131,6 +131,7 @@ class IndexBuilder:
             else:
                 if found is not None:
                     self._forget(found)
+                    del above.children[name]  # so that folders are in the order in which they came, packed or not
                 folder = above.children[name] = Folder()
         folder.implied = False
         folder.owner = _owner(entry)
