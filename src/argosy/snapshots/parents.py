@@ -40,10 +40,11 @@ def companions(
     """
     with ExitStack() as opened:
         views = {diff_id: opened.enter_context(view(diff_id)) for diff_id in stack}
+        ways = {diff_id: _Way(views[diff_id]) for diff_id in stack}
         made = {}
         for number, diff_id in enumerate(stack):
-            below = [(views[lower], implied[lower]) for lower in stack[number + 1 :]]
-            seen = [path for path in implied[diff_id] if not _seen(views[diff_id], path)[1]]
+            below = [(ways[lower], implied[lower]) for lower in stack[number + 1 :]]
+            seen = [path for path in sorted(implied[diff_id]) if not ways[diff_id].seen(path)[1]]
             wanted = {path: facts for path in seen if (facts := _described(path, below))}
             if wanted:
                 made[diff_id] = os.path.join(root, f"parents-{number}")
@@ -51,10 +52,10 @@ def companions(
         return made
 
 
-def _described(path: bytes, below: Sequence[tuple[View, frozenset[bytes]]]) -> FolderFacts | None:
+def _described(path: bytes, below: Sequence[tuple[_Way, frozenset[bytes]]]) -> FolderFacts | None:
     """What the layers *below*, topmost first, say about a folder of the merged tree; None when nothing."""
-    for view, implied in below:
-        found, is_last = _seen(view, path)
+    for way, implied in below:
+        found, is_last = way.seen(path)
         if isinstance(found, FolderFacts) and path not in implied:
             return found
         if is_last:
@@ -62,19 +63,35 @@ def _described(path: bytes, below: Sequence[tuple[View, frozenset[bytes]]]) -> F
     return None
 
 
-def _seen(view: View, path: bytes) -> tuple[FolderFacts | bool, bool]:
-    """(the folder at *path*, whether this layer hides the folder that lower layers have there).
+class _Way:
+    """Looks at paths of one layer, and knows what it saw on the way to the last: deep chains are asked for in order."""
 
-    A mark in the folder itself takes what is in it away, not the folder.
-    """
-    hides = False
-    found: FolderFacts | bool = False
-    for prefix in _prefixes(path):
-        hides = hides or (isinstance(found, FolderFacts) and found.opaque)
-        found = view.folder(prefix)
-        if not isinstance(found, FolderFacts):
-            return found, hides or found
-    return found, hides
+    def __init__(self, view: View) -> None:
+        self._view = view
+        #: (path, what `seen` gives for it) of the folders on the way to the last path, and that one
+        self._steps: list[tuple[bytes, tuple[FolderFacts | bool, bool]]] = []
+
+    def seen(self, path: bytes) -> tuple[FolderFacts | bool, bool]:
+        """(the folder at *path*, whether this layer hides the folder that lower layers have there).
+
+        A mark in the folder itself takes what is in it away, not the folder.
+        """
+        steps = self._steps
+        while steps and steps[-1][0] != path and not path.startswith(steps[-1][0] + b"/"):
+            steps.pop()
+        for prefix in _prefixes(path)[len(steps) :]:
+            steps.append((prefix, self._next(prefix, steps[-1][1] if steps else None)))
+        return steps[-1][1]
+
+    def _next(self, prefix: bytes, above: tuple[FolderFacts | bool, bool] | None) -> tuple[FolderFacts | bool, bool]:
+        hides = False
+        if above is not None:
+            folder, hides = above
+            if not isinstance(folder, FolderFacts):
+                return above
+            hides = hides or folder.opaque
+        found = self._view.folder(prefix)
+        return found, hides or (found is True)
 
 
 def _make(wanted: dict[bytes, FolderFacts], own: View, root: str) -> None:
