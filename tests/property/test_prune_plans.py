@@ -179,7 +179,7 @@ SCOPES = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(images=IMAGES, scope=SCOPES, litter=st.integers(0, 2), compressed=st.booleans())
 def test_a_prune_frees_what_its_plan_says_and_nothing_that_is_needed(
     images: list[Made], scope: prune.Scope, litter: int, compressed: bool

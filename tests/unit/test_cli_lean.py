@@ -1,4 +1,4 @@
-"""The short way to msgspec works like the long one, leaves nothing behind, and gives way when it must."""
+"""The short ways to msgspec and urllib3 work like the long ones, leave nothing behind, and give way when they must."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+
+from tests.support.web import Reply, serving
 
 CHECK = """
 import msgspec
@@ -55,7 +57,28 @@ def test_it_is_left_alone_where_it_is_loaded_already() -> None:
 @pytest.mark.parametrize("missing", ["UUID", "SafeUUID"])
 def test_a_msgspec_that_needs_more_is_imported_plainly(missing: str) -> None:
     python(
-        "from argosy.cli import lean; import sys; made = lean._stand_ins()\n"
-        f"del vars(made['uuid'])['{missing}']; lean._stand_ins = lambda: made\n"
+        "from argosy.cli import lean; import sys; made = lean._for_msgspec()\n"
+        f"del vars(made['uuid'])['{missing}']; lean._for_msgspec = lambda: made\n"
         "lean.import_msgspec()\n" + CHECK + "assert sys.modules['uuid'].__file__ and msgspec.inspect.type_info"
+    )
+
+
+def test_urllib3_works_without_what_it_hardly_needs() -> None:
+    with serving(lambda seen: Reply(body=b"content")) as site:
+        said = python(
+            "from argosy.cli.lean import import_urllib3; import_urllib3()\n"
+            "import sys, urllib3; before = set(sys.modules)\n"
+            f"print(urllib3.PoolManager().request('GET', 'http://{site.address}/file').data.decode())\n"
+            "print(not before & {'importlib.metadata', 'zipfile', 'backports.zstd', 'csv'})\n"
+            "import importlib.metadata; print(importlib.metadata.version('urllib3') == urllib3.__version__)"
+        )
+    assert said.split() == ["content", "True", "True"]
+
+
+def test_a_urllib3_that_needs_more_is_imported_plainly() -> None:
+    python(
+        "import sys; from argosy.cli import lean\n"
+        "lean._import('urllib3', {'importlib.metadata': type(sys)('importlib.metadata')})\n"
+        "import urllib3.http2, importlib.metadata\n"
+        "assert urllib3.http2.version is importlib.metadata.version"
     )

@@ -50,6 +50,7 @@ class Host:
         self._settings = settings
         self._uid = os.geteuid()  # before a user namespace makes us root
         self._in_namespace = False
+        self._probing = 0  # the child that finds out features
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
         #: what was settled before entering a user namespace; empty until then
         self._entered: tuple[object, ...] = ()
@@ -191,15 +192,9 @@ class Host:
     @cached_property
     def features(self) -> HostFeatures:
         """What this kernel lets this user do; probed once a boot, then read from the cache."""
-        from ..linux import features
-
-        try:
-            with open(self._features_file, "rb", buffering=0) as file:
-                known = features.HostFeatures.from_json(file.read())
-            if known.key == features.key():
-                return known
-        except (OSError, Corrupt):
-            pass  # the first time, or after an update
+        self._await_probe()
+        if (known := self._known_features()) is not None:
+            return known
         try:
             return self._probe_store()
         except OSError as error:
@@ -208,6 +203,37 @@ class Host:
             from ..linux import files
 
             raise files.translate(error, "try what this kernel can do in", self.root) from error
+
+    def probe_ahead(self) -> None:
+        """Begin to find out `features`, if this is the first time, beside what comes before they are wanted.
+
+        In a process of its own, so not where there are threads.
+        """
+        from ..ops.parallel import has_threads
+
+        self._checked_root  # noqa: B018 (makes the store)
+        if not has_threads() and self._known_features() is None:
+            self._probing = os.fork()
+            if not self._probing:
+                try:
+                    self._probe_store()
+                finally:  # whatever went wrong will go wrong here too, where it can be told
+                    os._exit(0)
+
+    def _await_probe(self) -> None:
+        if self._probing:
+            os.waitpid(self._probing, 0)
+            self._probing = 0
+
+    def _known_features(self) -> HostFeatures | None:
+        from ..linux import features
+
+        try:
+            with open(self._features_file, "rb", buffering=0) as file:
+                known = features.HostFeatures.from_json(file.read())
+        except (OSError, Corrupt):  # the first time, or after an update
+            return None
+        return known if known.key == features.key() else None
 
     def probe(self) -> HostFeatures:
         """As features, tried anew: an administrator may have changed a setting since.
@@ -412,6 +438,9 @@ class Host:
 
     def transport(self, *, plain_http: bool = False) -> Transport:
         """HTTP with this user's proxies and certificates; --debug shows its requests."""
+        from .lean import import_urllib3
+
+        import_urllib3()
         from ..remote.transport import Transport
 
         return Transport(

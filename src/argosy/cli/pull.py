@@ -79,6 +79,7 @@ def main(args: Namespace, host: Host) -> int:
         return _pull_all_tags(reference, args, host)
     if not (has_tag or args.quiet or args.dry_run or args.progress == "json"):
         output.write(f"Using default tag: {reference.tag}\n")
+    host.probe_ahead()
     return _pull_one(reference, host.repository(reference, plain_http=args.plain_http), args, host)
 
 

@@ -27,7 +27,7 @@ OPAQUE_NAME = b".wh..wh..opq"
 NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A member of an archive or a file of a folder, without its data.
 
     *path* is relative and clean; b"" is the root folder. *mode* has permission bits

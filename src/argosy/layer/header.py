@@ -12,7 +12,7 @@ from .pax import damaged
 
 BLOCK = 512  # bytes; headers are one block, data is filled up to whole blocks
 _OWNER = re.compile(rb"([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{7})[\0 ]", re.DOTALL)
-_FRAME = re.compile(rb"[0-7]{11}[\0 ][0-7]{11}[\0 ]", re.DOTALL)  # size and mtime
+_NUMBER = re.compile(rb"([0-7]{11})[\0 ]", re.DOTALL)  # size, mtime
 _CHECKSUM = re.compile(rb"([0-7]{6})[\0 ]{2}", re.DOTALL)
 _ADLER_BASE = 65521
 _MOST_KNOWN = 10_000
@@ -37,7 +37,7 @@ def verify(block: bytes, checksum: int, position: int) -> None:
 class Plain:
     """Reads the numbers of headers in the common form: octal digits and one terminator a field.
 
-    Layers hold few different owners, modes and checksums, so what a field means is looked up.
+    Layers hold few different owners, modes, times, sizes and checksums, so what a field means is looked up.
     """
 
     def __init__(self) -> None:
@@ -45,16 +45,33 @@ class Plain:
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         #: {checksum field: sum of all 512 bytes, itself included, modulo adler32's base}
         self._sums: dict[bytes, int] = {}
+        #: {size or mtime field: its value}
+        self._known: dict[bytes, int] = {}
 
     def numbers(self, block: bytes) -> tuple[int, int, int, int, int] | None:
         """(mode, uid, gid, size, mtime) when all are in the common form and the checksum is right; None otherwise."""
         owner = self._owners.get(block[100:124]) or self._owner(block[100:124])
         expected = self._sums.get(block[148:156]) or self._sum(block[148:156])
+        known = self._known
+        size, mtime = known.get(block[124:136]), known.get(block[136:148])
+        if size is None:
+            size = self._number(block[124:136])
+        if mtime is None:
+            mtime = self._number(block[136:148])
         # adler32 begins with the plain sum modulo 65521, and is twenty times faster than sum().
-        if owner is None or adler32(block) & 0xFFFF != expected or _FRAME.match(block, 124) is None:
+        if owner is None or size < 0 or mtime < 0 or adler32(block) & 0xFFFF != expected:
             return None
         mode, uid, gid = owner
-        return mode, uid, gid, int(block[124:135], 8), int(block[136:147], 8)
+        return mode, uid, gid, size, mtime
+
+    def _number(self, field: bytes) -> int:
+        match = _NUMBER.fullmatch(field)
+        if match is None:
+            return -1
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        known = self._known[field] = int(match[1], 8)
+        return known
 
     def _owner(self, field: bytes) -> tuple[int, int, int] | None:
         match = _OWNER.fullmatch(field)

@@ -52,7 +52,7 @@ def in_processes(work: Callable[[Item, Check, Progress], None], items: Iterable[
     work is done by threads of its own.
     """
     waiting = list(items)
-    if _has_threads():
+    if has_threads():
         in_parallel(lambda item, check: work(item, check, progress), waiting)
     elif waiting:
         from ..linux.workers import run_workers
@@ -61,7 +61,8 @@ def in_processes(work: Callable[[Item, Check, Progress], None], items: Iterable[
         run_workers(lambda item, tell: work(item, lambda: None, Coalesced(tell)), waiting, crew, progress)
 
 
-def _has_threads() -> bool:
+def has_threads() -> bool:
+    """Whether other threads run, beside which nothing should fork."""
     threading = sys.modules.get("threading")
     return threading is not None and threading.active_count() > 1
 
