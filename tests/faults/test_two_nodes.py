@@ -47,7 +47,7 @@ def test_a_sweep_sees_what_was_absent_a_moment_ago_though_its_machine_remembers_
         assert [blobs.stat(each.digest) for each in (image.descriptor, image.manifest.config)] == [None, None]
         load_image(here, image, "new:1")
         assert refs.find_exact(Reference.parse("new:1")) is None, "the file system has asked again: no test"
-        swept = gc.remove(
+        swept = gc.set_aside(
             blobs,
             tuple(blobs.walk()),
             lambda: gc.reachable(gc.roots(refs.list(), ()), blobs),

@@ -43,7 +43,9 @@ def load_image(root: Path, image: RandomImage, *names: str) -> None:
 def sweep(blobs: BlobStore, needed: Callable[[], gc.Reached]) -> gc.Swept:
     """As a prune removes blobs and parts: all that nothing needs and nobody is at work with."""
     before_ns = gc.idle_before_ns(blobs)
-    swept = gc.remove(blobs, {*blobs.walk(), *blobs.dropped.walk()}, needed, before_ns=before_ns)
+    swept = gc.set_aside(blobs, {*blobs.walk(), *blobs.dropped.walk()}, needed, before_ns=before_ns)
+    for path in swept.files:
+        os.unlink(path)
     parts = gc.remove_parts(part for part in gc.parts_of(blobs) if part.touched_ns < before_ns)
     return gc.Swept(blobs=swept.blobs, parts=parts.parts, size=swept.size + parts.size)
 

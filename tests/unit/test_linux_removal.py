@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from argosy.errors import InvalidInput
-from argosy.linux.removal import remove_files, remove_large_tree
+from argosy.linux.removal import remove_large_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,15 +96,3 @@ def test_two_may_remove_the_same_tree(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_files_go_together_and_the_first_failure_is_told(tmp_path: Path) -> None:
-    paths = [tmp_path / f"file-{number}" for number in range(20)]
-    for number, path in enumerate(paths):
-        with path.open("wb") as file:
-            file.truncate((number % 3) << 20)
-    (tmp_path / "no-folder").write_bytes(b"")
-    with pytest.raises(InvalidInput):
-        remove_files([tmp_path / "no-folder/x", tmp_path / "absent", *paths])
-    assert os.listdir(tmp_path) == ["no-folder"]
-    remove_files([])

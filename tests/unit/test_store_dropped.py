@@ -65,7 +65,7 @@ def name(image: RandomImage, blobs: BlobStore, reference: str) -> None:
 
 
 def unneeded(blobs: BlobStore) -> gc.Swept:
-    return gc.remove(blobs, tuple(blobs.dropped.walk()), lambda: NOTHING, before_ns=gc.idle_before_ns(blobs))
+    return gc.set_aside(blobs, tuple(blobs.dropped.walk()), lambda: NOTHING, before_ns=gc.idle_before_ns(blobs))
 
 
 def test_a_record_is_found_as_it_was_written(blobs: BlobStore, image: RandomImage) -> None:

@@ -177,7 +177,7 @@ def test_a_name_that_is_set_while_a_sweep_finds_out_what_is_needed_keeps_its_ima
             shop.publish(image, "a:1")
         return found
 
-    assert gc.remove(shop.blobs, tuple(shop.blobs.walk()), needed, before_ns=2**63) == gc.Swept()
+    assert gc.set_aside(shop.blobs, tuple(shop.blobs.walk()), needed, before_ns=2**63) == gc.Swept()
     assert (shop.here(), len(looks)) == (content(image), 2)
 
 
@@ -197,7 +197,7 @@ def test_a_sweep_does_not_begin_in_the_midst_of_a_publication(shop: Shop) -> Non
     maker = threading.Thread(target=lambda: shop.publish(image, "a:1"))
     maker.start()
     began.wait()
-    assert gc.remove(shop.blobs, tuple(shop.blobs.walk()), shop.reached, before_ns=2**63) == gc.Swept()
+    assert gc.set_aside(shop.blobs, tuple(shop.blobs.walk()), shop.reached, before_ns=2**63) == gc.Swept()
     maker.join()
     assert shop.here() == content(image)
 

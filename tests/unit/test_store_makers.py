@@ -56,7 +56,7 @@ def idle_before(root: Path) -> int:
 def removed(root: Path) -> tuple[str, ...]:
     """What a removal takes of everything that is here."""
     blobs = BlobStore(root)
-    return gc.remove(blobs, tuple(blobs.walk()), lambda: NOTHING, before_ns=gc.idle_before_ns(blobs)).blobs
+    return gc.set_aside(blobs, tuple(blobs.walk()), lambda: NOTHING, before_ns=gc.idle_before_ns(blobs)).blobs
 
 
 def test_what_a_living_maker_has_written_stays(root: Path) -> None:

@@ -1,8 +1,7 @@
-"""Large trees and large files, removed by several threads: a disk that answers late answers many at once.
+"""Large trees, removed by several threads: a disk that answers late answers many at once.
 
 30,000 files on ext4, two cores and a busy virtual disk, the median of six: `rm -rf` 13 s,
-one thread 17 s, eight 1.7 s (2026-11). To unlink one file of 500 MB that is in no cache
-takes 10 to 120 ms, in which the disk reads which blocks it had.
+one thread 17 s, eight 1.7 s (2026-11).
 """
 
 from __future__ import annotations
@@ -15,55 +14,14 @@ from . import syscalls
 from .files import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from threading import Thread
 
     from _typeshed import StrPath
 
 _THREADS = 8
-_LARGE = 1 << 20  # bytes; less is unlinked sooner than a thread is started
 _FEW = 32  # folders that one thread deals with sooner than others are started
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS
-
-
-def remove_files(paths: Iterable[StrPath]) -> None:
-    """As files.remove_tree of each. Where several fail the first failure is raised, and the others are still gone."""
-    waiting: deque[StrPath] = deque()
-    failures: list[Exception] = []
-
-    def remove(path: StrPath) -> None:
-        try:
-            remove_tree(path)
-        except Exception as error:
-            failures.append(error)
-
-    for path in paths:
-        if os.path.lexists(path) and os.lstat(path).st_size > _LARGE:
-            waiting.append(path)
-        else:
-            remove(path)
-    if len(waiting) == 1:
-        remove(waiting.pop())
-    elif waiting:
-        import threading
-
-        threads = [threading.Thread(target=_drain, args=(waiting, remove)) for _ in range(min(_THREADS, len(waiting)))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
-
-
-def _drain(waiting: deque[StrPath], remove: Callable[[StrPath], None]) -> None:
-    while True:
-        try:
-            path = waiting.popleft()
-        except IndexError:
-            return
-        remove(path)
 
 
 def remove_large_tree(path: StrPath) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..errors import Conflict, Corrupt, NotFound
 from ..linux import room
+from ..linux.files import remove_tree
 from ..oci.digest import Digest
 from ..oci.image import Image
 from ..store import gc, uses
@@ -28,7 +30,7 @@ from .space import needed, together
 from .supervisors import is_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from ..runtime.oci_runtime import OciRuntime
     from ..snapshots import Snapshotter
@@ -36,10 +38,9 @@ if TYPE_CHECKING:
     from ..store.records import Container, ContainerStore
     from ..store.refs import RefStore
     from .compressed import Spare
-    from .parallel import Check
     from .space import Held, Inventory
 
-_REMOVALS = 8  # layers at once: the disk is asked which blocks they had
+_REMOVALS = 8  # files at once: what takes the time is the disk, which is asked for the blocks that they had
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,20 +253,16 @@ def _remove(
     candidates: Reached, keep: Callable[[], Reached], blobs: BlobStore, snapshotter: Snapshotter, before_ns: int
 ) -> Freed:
     """Blobs first: a layer that stands for one that somebody has claimed meanwhile stays, see 6 in store/gc.py."""
-    swept = gc.remove(blobs, candidates.blobs, keep, before_ns=before_ns)
+    swept = gc.set_aside(blobs, candidates.blobs, keep, before_ns=before_ns)
     loose = candidates.diff_ids - keep().diff_ids - blobs.dropped.layers()
-    layers, size = _remove_layers(loose, snapshotter)
-    return Freed(blobs=swept.blobs, layers=layers, size=swept.size + size)
+    layers: dict[Digest, int] = {}
 
-
-def _remove_layers(diff_ids: Iterable[Digest], snapshotter: Snapshotter) -> tuple[tuple[Digest, ...], int]:
-    """Several at once: what takes the time is the disk."""
-    removed: dict[Digest, int] = {}
-
-    def remove(diff_id: Digest, check: Check) -> None:
+    def remove_layer(diff_id: Digest) -> None:
         with suppress(NotFound):  # gone meanwhile
-            removed[diff_id] = snapshotter.room(diff_id)
+            layers[diff_id] = snapshotter.room(diff_id)
         snapshotter.remove(diff_id)
 
-    in_parallel(remove, filter(snapshotter.has, diff_ids), limit=_REMOVALS)
-    return tuple(sorted(removed)), sum(removed.values())
+    work = [partial(remove_tree, path) for path in swept.files]
+    work += [partial(remove_layer, diff_id) for diff_id in loose if snapshotter.has(diff_id)]
+    in_parallel(lambda remove, check: remove(), work, limit=_REMOVALS)
+    return Freed(blobs=swept.blobs, layers=tuple(sorted(layers)), size=swept.size + sum(layers.values()))

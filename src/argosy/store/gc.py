@@ -1,13 +1,13 @@
 """What is still needed, and the removal of the rest.
 
-`reachable` only reads; `remove` deletes. A blob's time tells whether
+`reachable` only reads; `set_aside` deletes. A blob's time tells whether
 somebody is at work with it: writing and claiming set it to now, `publish` sets it
 back to SETTLED_NS once a name leads to the blob. Why deleting is safe while others pull, build
 and tag, without stopping them:
 
 1.  Content comes before its name. Whoever makes an image writes or claims each blob,
     children first, and publishes the reference last.
-2.  `remove` is given what no reference reaches, and deletes of it what was not touched since
+2.  `set_aside` is given what no reference reaches, and deletes of it what was not touched since
     the oldest living maker began (makers.py): a blob that only a later reference needs was
     written or claimed by the maker of that reference, thus after that maker began. What dead
     makers left is older, and goes at once, so that a full disk can be mended; unless somebody
@@ -51,7 +51,7 @@ from .blobs import JOURNAL, PART
 from .makers import began_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import BinaryIO
 
     from ..oci.descriptor import Descriptor
@@ -84,6 +84,8 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     blobs: tuple[Digest, ...] = ()
     parts: int = 0
     size: int = 0
+    #: files that are still to be removed, see `set_aside`
+    files: tuple[str, ...] = ()
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,8 +217,14 @@ def idle_before_ns(blobs: BlobStore) -> int:
     return max(began_ns(os.path.join(blobs.root, "ingest")) or 0, time.time_ns() - int(GRACE_S * 1e9))
 
 
-def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], *, before_ns: int) -> Swept:
-    """Remove those of *candidates* that nothing needs, and that were last touched before *before_ns*.
+def set_aside(
+    blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], *, before_ns: int
+) -> Swept:
+    """Take those of *candidates* out of the store that nothing needs, and that were last touched before *before_ns*.
+
+    What is left of them is *files*, for the caller to remove without anybody waiting for it
+    (to unlink one of 500 MB that is in no cache takes 10 to 120 ms, in which the disk reads which
+    blocks it had); should nobody, they are parts of transfers that nobody comes back for.
 
     *needed* finds out what every name and container needs. Records of dropped blobs go
     in the same way, and count as blobs.
@@ -224,20 +232,7 @@ def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], 
     candidates = tuple(candidates)
     if not candidates:
         return Swept()
-    from ..linux.removal import remove_files
-
     taken: dict[Digest, tuple[str, int]] = {}
-    try:
-        taken.update(_set_aside(blobs, candidates, needed, before_ns))  # what it had given before it failed, too
-    finally:
-        remove_files(path for path, _ in taken.values() if path)
-    return Swept(blobs=tuple(sorted(taken)), size=sum(size for _, size in taken.values()))
-
-
-def _set_aside(
-    blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], before_ns: int
-) -> Iterator[tuple[Digest, tuple[str, int]]]:
-    """Each blob that goes, as (digest, what `BlobStore.set_aside` gives)."""
     with blobs.collecting():  # nobody has left a word, but not yet set the name
         publication = _last_publication(blobs)
     keep = needed()
@@ -248,9 +243,13 @@ def _set_aside(
             if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) < before_ns:
                 continue
             lock.require()
-            aside = blobs.set_aside(digest)
+            taken[digest] = blobs.set_aside(digest)
             blobs.dropped.remove(digest)
-        yield digest, aside
+    return Swept(
+        blobs=tuple(sorted(taken)),
+        size=sum(size for _, size in taken.values()),
+        files=tuple(path for path, _ in taken.values() if path),
+    )
 
 
 def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
