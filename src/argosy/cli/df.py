@@ -198,7 +198,7 @@ def _text(found: Usage, facts: Mapping[str, Any]) -> str:  # Any: the lists of _
     unused = [use for use in found.images if not use.image.containers]
     parts = [
         "Images space usage:\n\n" + _table(_IMAGES, facts["Images"]),
-        f"Removing the {len(unused)} images without a container together frees "
+        f"Removing the {len(unused)} image{'s' * (len(unused) != 1)} without a container together frees "
         f"{output.human_size(sorts['Images'].reclaimable)}.\n",
         "Containers space usage:\n\n" + _table(_CONTAINERS, facts["Containers"]),
         "Local Volumes space usage:\n\n" + output.table(("VOLUME NAME", "LINKS", "SIZE"), ()),

@@ -109,6 +109,10 @@ def _opened(source: str, host: Host) -> Iterator[tuple[BinaryIO, int | None]]:
         return
     from ..linux.files import reporting
 
+    if os.path.isdir(source):
+        raise InvalidInput(
+            f"{source} is a folder", code="is-a-folder", hint=f"tar -C {source} -c . | argosy import - NAME:TAG"
+        )
     with reporting("read", source):
         file = open(source, "rb", buffering=0)
     with file:
