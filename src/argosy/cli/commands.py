@@ -94,6 +94,12 @@ GROUPS: dict[str, dict[str, str]] = {
     "system": {"df": "df", "info": "info", "prune": "system prune"},
 }
 
+#: {command of Docker's that is not there: what does the same}
+INSTEAD = {
+    "container prune": "argosy system prune, or argosy rm $(argosy ps -aq --filter status=exited)",
+    "builder": "argosy system prune --all removes the build cache too; argosy df shows it",
+}
+
 #: Verbs whose failure before the container starts exits 125, as `docker run` has it.
 BEFORE_START = frozenset({"run"})
 

@@ -109,6 +109,19 @@ def _opened(source: str, host: Host) -> Iterator[tuple[BinaryIO, int | None]]:
         return
     from ..linux.files import reporting
 
+    if os.path.isdir(source):
+        raise InvalidInput(
+            f"cannot import {source}: it is a folder",
+            code="is-a-folder",
+            hint=f"tar -C {source} -c . | argosy import - NAME",
+        )
+    if "://" in source and not os.path.exists(source):
+        raise InvalidInput(
+            f"cannot fetch {source}",
+            code="address-invalid",
+            context="http:// and https:// are known",
+            hint="fetch it with another program: … | argosy import - NAME",
+        )
     with reporting("read", source):
         file = open(source, "rb", buffering=0)
     with file:

@@ -75,7 +75,11 @@ def main(args: Namespace, host: Host) -> int:
         raise UsageError("--format is for --dry-run", hint="argosy pull --dry-run --format json …")
     if args.all_tags:
         if has_tag:
-            raise UsageError("--all-tags takes a name without a tag", context=f"given was {args.image!r}")
+            raise UsageError(
+                "--all-tags takes a name without a tag",
+                context=f"given was {args.image!r}",
+                hint=f"argosy pull --all-tags {reference.familiar_name}",
+            )
         return _pull_all_tags(reference, args, host)
     if not (has_tag or args.quiet or args.dry_run or args.progress == "json"):
         output.write(f"Using default tag: {reference.tag}\n")

@@ -95,7 +95,7 @@ def _require_end(tar: Tail, source: str) -> None:
             f"{source} ends too early",
             code="archive-truncated",
             context="it has no end mark, which is two blocks of zeros; is it a tar?",
-            hint="if it is whole nevertheless: (cat FILE; head -c 1024 /dev/zero) | argosy import -",
+            hint="if it is a whole tar nevertheless: (cat FILE; head -c 1024 /dev/zero) | argosy import -",
         )
 
 
