@@ -237,7 +237,7 @@ def remove(blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], 
 def _set_aside(
     blobs: BlobStore, candidates: Iterable[Digest], needed: Callable[[], Reached], before_ns: int
 ) -> Iterator[tuple[Digest, tuple[str, int]]]:
-    """Each blob that goes, as (digest, what `BlobStore.set_aside` gives)."""
+    """Each blob that goes, as (digest, (the file that is left to be removed, what all of it frees))."""
     with blobs.collecting():  # nobody has left a word, but not yet set the name
         publication = _last_publication(blobs)
     keep = needed()
@@ -248,9 +248,9 @@ def _set_aside(
             if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) < before_ns:
                 continue
             lock.require()
-            aside = blobs.set_aside(digest)
-            blobs.dropped.remove(digest)
-        yield digest, aside
+            path, size = blobs.set_aside(digest)
+            size += blobs.dropped.remove(digest)
+        yield digest, (path, size)
 
 
 def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
