@@ -80,6 +80,12 @@ def test_every_verb_offers_its_two_functions(verb: str) -> None:
             "error: 'image pul' is not an argosy command [unknown-command]\n  hint: did you mean image pull?\n",
         ),
         (
+            ["build", "."],
+            1,
+            "error: 'build' is not an argosy command [unknown-command]\n"
+            "  hint: docker has it, this release has not; argosy --help lists the commands\n",
+        ),
+        (
             ["system", "frobnicate"],
             1,
             "error: 'system frobnicate' is not an argosy command [unknown-command]\n"

@@ -101,6 +101,13 @@ def test_every_verb_is_on_the_page_of_the_command_line() -> None:
     ] == []
 
 
+def test_verbs_that_come_later_are_those_that_the_program_knows() -> None:
+    text = (DOCS / "docker.md").read_text("utf-8")
+    [listed] = re.findall(r"^`([a-z ]+)`\ncome with later releases", text, re.MULTILINE)
+    assert set(listed.split()) == commands.LATER
+    assert not commands.LATER & set(commands.VERBS)
+
+
 def test_every_verb_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert [verb for verb in (*commands.VERBS, *commands.GROUPED) if f"`{verb}`" not in text] == []

@@ -149,6 +149,8 @@ def _unknown_verb(name: str, rest: list[str]) -> errors.Error:
         near = [f"{name} {word}" for word in difflib.get_close_matches("".join(rest[:1]), group, 3, 0.6)]
         hint = f"argosy {name} goes with {' '.join(group)}"
         name = " ".join([name, *rest[:1]])
+    if name in commands.LATER:
+        near, hint = [], "docker has it, this release has not; argosy --help lists the commands"
     if name in commands.INSTEAD:
         near, hint = [], commands.INSTEAD[name]
     return errors.NotFound(

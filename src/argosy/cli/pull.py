@@ -49,6 +49,8 @@ environment:
   http_proxy, https_proxy, no_proxy   proxies; never used for loopback names
   SSL_CERT_FILE, SSL_CERT_DIR         CA certificates instead of the system's
   REGISTRY_AUTH_FILE, DOCKER_CONFIG   where logins are, see argosy login --help
+  XDG_CONFIG_HOME                     for argosy/registries.toml (mirrors) and
+                                      argosy/certs.d (default: ~/.config)
   NVIDIA_DISABLE_REQUIRE              1: the driver is not judged
 """
 
