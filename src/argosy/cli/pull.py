@@ -81,6 +81,7 @@ def main(args: Namespace, host: Host) -> int:
                 "--all-tags takes a name without a tag",
                 context=f"given was {args.image!r}",
                 hint=f"argosy pull --all-tags {reference.familiar_name}",
+                exit_status=1,
             )
         return _pull_all_tags(reference, args, host)
     if not (has_tag or args.quiet or args.dry_run or args.progress == "json"):
