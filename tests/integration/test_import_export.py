@@ -137,6 +137,18 @@ def test_what_is_no_archive_of_files_makes_no_image(here: Program, content: byte
     imported(here, "-", "lab/root:1", stdin=ROOT)
 
 
+def test_an_archive_of_images_is_taken_with_a_warning(here: Program, tmp_path: Path) -> None:
+    root = tmp_path / "root.tar"
+    root.write_bytes(ROOT)
+    here("import", str(root), "lab/root:1")
+    here("save", "-o", str(tmp_path / "images.tar"), "lab/root:1")
+    done = argosy(here.root, "import", str(tmp_path / "images.tar"))
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        f"warning: {tmp_path}/images.tar is an archive of images; argosy load -i takes those that it holds\n",
+    )
+
+
 def test_what_cannot_be_read_says_how_it_can_be(here: Program, tmp_path: Path) -> None:
     assert here.refusal("import", str(tmp_path)) == (
         f"error: cannot import {tmp_path}: it is a folder [is-a-folder]\n"

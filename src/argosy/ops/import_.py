@@ -13,6 +13,7 @@ from ..oci.config import History, ImageConfig
 from ..oci.descriptor import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from ..oci.digest import CHUNK, Digest, new_hasher
 from .compose import compose
+from .contents import opened
 from .instructions import changed
 from .progress import Finished, Observed, Started, silent
 
@@ -62,6 +63,13 @@ def import_archive(
         created=created,
     )
     return compose(config, (layer,), reference, blobs=blobs, refs=refs, snapshotter=snapshotter, progress=progress)
+
+
+def holds_images(image: Image, *, snapshotter: Snapshotter, blobs: BlobStore) -> bool:
+    """Whether the files of *image* are an OCI layout or what `docker save` writes, not a file system."""
+    with opened(image, snapshotter=snapshotter, blobs=blobs) as (view,):
+        top = view.folder(b"") or {}
+        return b"oci-layout" in top or {b"manifest.json", b"repositories"} <= top.keys()
 
 
 def _store_layer(stream: BinaryIO, source: str, blobs: BlobStore) -> tuple[Descriptor, Digest]:
