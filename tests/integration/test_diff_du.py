@@ -363,6 +363,9 @@ def test_changes_of_a_container_are_told_as_docker_tells_them(box: Program) -> N
     assert box("container", "diff", "--format", "{{.Kind}}{{.Path}}", "work").startswith("A/a\n")
     box("run", "--name", "idle", "box:1", "true")
     assert box("diff", "idle") == ""
+    assert box.refusal("diff", "--packages", "work") == (
+        "error: --packages is for two images [usage]\n  hint: argosy diff work"
+    )
 
 
 def test_one_image_has_nothing_to_be_compared_with(store: Program) -> None:
@@ -370,7 +373,11 @@ def test_one_image_has_nothing_to_be_compared_with(store: Program) -> None:
         "error: one:1 is an image, and there is no second one to compare it with [usage]\n"
         "  hint: argosy diff one:1 OTHER_IMAGE"
     )
-    assert store.refusal("diff", "nothing").startswith("error: no such container: nothing [container-unknown]")
+    assert store.refusal("diff", "nothing") == (
+        "error: no such container: nothing [container-unknown]\n"
+        "  nor is there an image of this name\n"
+        "  hint: argosy ps -a and argosy images list them"
+    )
     assert store.refusal("diff", "one:1", "nothing:1").startswith("error: no such image: nothing:1 [tag-unknown]")
 
 

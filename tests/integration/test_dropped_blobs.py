@@ -343,6 +343,16 @@ def test_removing_the_image_removes_records_and_layers(
     assert (list(here.blobs.dropped.walk()), list(here.snapshotter.walk()), list(here.blobs.walk())) == ([], [], [])
 
 
+def test_a_prune_frees_what_its_plan_says_of_records_too(
+    here: Here, registry: RunningRegistry, image: RandomImage
+) -> None:
+    here.say("pull", "-q", registry.push(image, "team/pruned"))
+    here.drop()
+    said = here.say("prune", "-af").splitlines()
+    [planned] = [line.removeprefix("Total: ") for line in said if line.startswith("Total: ")]
+    assert said[-1] == f"Total reclaimed space: {planned}"
+
+
 def test_names_are_for_dropping_alone(tmp_path: Path) -> None:
     refused = Program(tmp_path / "store").refusal("image", "prune", "a:1")
     assert "image prune takes the names of images with --compressed alone" in refused

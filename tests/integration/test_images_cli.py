@@ -370,7 +370,7 @@ def test_check_names_what_is_damaged_and_repair_lets_a_pull_mend_it(shelf: Shelf
     assert shelf.out("check").endswith("0 damaged\n")
 
 
-def test_check_finds_a_damaged_layer_and_repair_lets_it_be_made_again(shelf: Shelf) -> None:
+def test_check_finds_a_damaged_layer_and_repair_makes_it_again(shelf: Shelf) -> None:
     if shelf.snapshotter.kind != "erofs":
         pytest.skip("this kernel mounts no EROFS from a file; unpacked layers are test_check.py's")
     diff_id = shelf.new.diff_ids[1]
@@ -383,9 +383,7 @@ def test_check_finds_a_damaged_layer_and_repair_lets_it_be_made_again(shelf: She
             ("layer", diff_id, ["vectoradd:26.11"])
         ]
         assert shelf.run("check", "--repair").returncode == 1
-        shelf.snapshotter.verify(diff_id)
-        image = Image(shelf.new.descriptor, shelf.blobs)
-        ensure_layers(image, snapshotter=shelf.snapshotter, blobs=shelf.blobs)
+        assert shelf.snapshotter.has(diff_id)
         assert shelf.out("check", "-q") == ""
 
 

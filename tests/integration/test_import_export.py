@@ -137,6 +137,26 @@ def test_what_is_no_archive_of_files_makes_no_image(here: Program, content: byte
     imported(here, "-", "lab/root:1", stdin=ROOT)
 
 
+def test_an_archive_of_images_is_taken_with_a_warning(here: Program, tmp_path: Path) -> None:
+    root = tmp_path / "root.tar"
+    root.write_bytes(ROOT)
+    here("import", str(root), "lab/root:1")
+    here("save", "-o", str(tmp_path / "images.tar"), "lab/root:1")
+    done = argosy(here.root, "import", str(tmp_path / "images.tar"))
+    assert (done.returncode, done.stderr.decode()) == (
+        0,
+        f"warning: {tmp_path}/images.tar is an archive of images; argosy load -i takes those that it holds\n",
+    )
+
+
+def test_what_cannot_be_read_says_how_it_can_be(here: Program, tmp_path: Path) -> None:
+    assert here.refusal("import", str(tmp_path)) == (
+        f"error: cannot import {tmp_path}: it is a folder [is-a-folder]\n"
+        f"  hint: tar -C {tmp_path} -c . | argosy import - NAME"
+    )
+    assert "[address-invalid]" in here.refusal("import", "ftp://example.org/root.tar")
+
+
 def test_a_wrong_change_is_refused_before_anything_is_read(here: Program) -> None:
     with subprocess.Popen(
         command("import", "-c", "RUN x", "-"),
@@ -157,7 +177,7 @@ def test_a_folder_is_refused_with_what_packs_it(here: Program, tmp_path: Path) -
     (tmp_path / "tree").mkdir()
     said = here.refusal("import", str(tmp_path / "tree"))
     assert "[is-a-folder]" in said
-    assert f"hint: tar -C {tmp_path}/tree -c . | argosy import - NAME:TAG" in said
+    assert f"hint: tar -C {tmp_path}/tree -c . | argosy import - NAME" in said
 
 
 # ---- export
@@ -269,6 +289,7 @@ def test_a_running_container_is_exported_as_it_is(changed: Program) -> None:
 def test_a_container_that_is_not_there_leaves_no_file(changed: Program, tmp_path: Path) -> None:
     assert "[container-unknown]" in changed.refusal("export", "-o", str(tmp_path / "a.tar"), "nothing")
     assert list(tmp_path.iterdir()) == []
+    assert "hint: argosy save -o FILE box:1 writes images" in changed.refusal("export", "-o", "a.tar", "box:1")
 
 
 def test_commit_takes_changes_too(changed: Program) -> None:

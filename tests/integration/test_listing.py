@@ -75,6 +75,11 @@ def test_tags_of_nothing_are_an_error_and_a_tag_is_no_repository(registry: Runni
     assert "[repository-unknown]" in here.refusal("tags", f"{registry.address}/tags/nothing")
     assert "[name-has-tag]" in here.refusal("tags", f"{registry.address}/tags/cuda:13")
     assert "[order-invalid]" in here.refusal("tags", "--sort", "size", f"{registry.address}/tags/cuda")
+    for limit in ("-1", "9" * 30):
+        assert "[limit-invalid]" in here.refusal("tags", "--limit", limit, f"{registry.address}/tags/cuda")
+    assert "invalid filter 'tag' [filter-invalid]" in here.refusal(
+        "tags", "-f", "tag=13", f"{registry.address}/tags/cuda"
+    )
 
 
 def test_tags_are_printed_while_they_arrive(here: Program) -> None:

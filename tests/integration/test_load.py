@@ -438,6 +438,8 @@ def test_what_is_no_archive_of_images_is_said(tmp_path: Path, content: bytes, co
         done = argosy(tmp_path / "store", *words, stdin=stdin)
         assert done.returncode == 1
         assert f"[{code}]" in done.stderr.decode()
+        if code in ("archive-damaged", "not-an-image-archive"):
+            assert f"\n  {words[-1] if len(words) > 1 else 'the standard input'}: " in done.stderr.decode()
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:

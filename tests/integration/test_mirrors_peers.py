@@ -117,6 +117,7 @@ def test_a_file_with_a_mistake_stops_a_pull_and_names_the_key(tmp_path: Path) ->
     assert done.stderr.decode() == (
         f"error: cannot use {tmp_path}/config/argosy/registries.toml [registries-invalid]\n"
         "  registry[0].mirrors: unknown; known are prefix, location, insecure, blocked, mirror-by-digest-only, mirror\n"
+        "  hint: mend it, or move it away\n"
     )
 
 

@@ -476,6 +476,15 @@ def test_all_tags_are_pushed_with_one_login(ours: str, tmp_path: Path) -> None:
         assert argosy(store, "push", "-a", f"{door.address}/all/tags:1").returncode == 1
 
 
+def test_who_pushes_an_id_is_told_that_a_name_says_where_to(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    load_image(store, random_image(tmp_path / "image"), "box:1")
+    image_id = argosy(store, "images", "-q").stdout.decode().strip()
+    said = argosy(store, "push", image_id).stderr.decode()
+    assert f"hint: argosy tag {image_id} REGISTRY/NAME:TAG, and push that name" in said
+
+
 def test_basic_login_pull_and_push(tmp_path: Path) -> None:
     image = random_image(tmp_path / "image")
     environ = {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
@@ -573,6 +582,10 @@ def test_a_foreign_platform_is_pulled_with_a_warning_and_refused_when_another_wa
     here.pull(name)
     host = Platform.host()
     assert Warned(f"{name} is for linux/riscv64; this machine is {host}") in here.events
+    with pytest.raises(NotFound) as caught:
+        here.push(name, "linux/amd64")
+    assert (caught.value.code, caught.value.context) == ("platform-not-in-index", "it has one platform, linux/riscv64")
+    here.push(name, "linux/riscv64")
 
 
 def test_an_image_by_digest_is_named_by_digest(ours: str, here: Here, tmp_path: Path) -> None:

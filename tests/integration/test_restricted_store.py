@@ -227,6 +227,12 @@ def test_files_of_a_container_that_are_gone_are_a_finding(tmp_path: Path, regist
     argosy("run", "--name", "old", image, "touch", "/x")
     [folder] = writable(tmp_path / "local")
     shutil.rmtree(folder)
+    for words in (("diff", "old"), ("commit", "old", "a:1"), ("export", "-o", str(tmp_path / "a.tar"), "old")):
+        refused = argosy.run(*words)
+        assert refused.returncode == 1
+        assert "the files of container old are gone [container-files-gone]" in refused.stderr.decode()
+    assert argosy("ps", "-asq") != ""
+    assert not folder.exists()
     done = argosy.run("check")
     assert done.returncode == 1
     assert f"its files in {folder} are gone" in done.stdout.decode()

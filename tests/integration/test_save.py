@@ -227,10 +227,14 @@ def test_no_archive_goes_to_a_terminal(here: Program) -> None:
         (("--format", "oci-dir", "box:1"), "usage"),
         (("--platform", "linux/mips", "box:1"), "platform-not-in-index"),
         (("-o", "/nowhere/a.tar", "box:1"), "no-such-file"),
+        (("-o", "/tmp", "box:1"), "is-a-folder"),
+        (("--format", "oci-dir", "-o", "/nowhere/a", "box:1"), "no-such-file"),
     ],
 )
 def test_what_cannot_be_saved_is_said(here: Program, words: tuple[str, ...], code: str) -> None:
-    assert f"[{code}]" in here.refusal("save", *words)
+    message = here.refusal("save", *words)
+    assert f"[{code}]" in message
+    assert "hint: " in message
 
 
 def test_an_image_that_has_lost_a_blob_is_not_saved(here: Program, image: RandomImage, tmp_path: Path) -> None:

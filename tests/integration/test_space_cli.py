@@ -210,6 +210,7 @@ def test_df_of_a_damaged_image_says_so_and_calls_nothing_reclaimable_that_it_may
 def test_an_empty_store_is_no_trouble(words: tuple[str, ...], tmp_path: Path) -> None:
     done = argosy(tmp_path / "new", *words)
     assert (done.returncode, done.stderr) == (0, b"")
+    assert ("--dry-run" in words) == (done.stdout == b"Nothing to remove.\n")
 
 
 def test_images_shows_what_is_shared_when_it_is_asked(tmp_path: Path) -> None:

@@ -80,6 +80,24 @@ def test_every_verb_offers_its_two_functions(verb: str) -> None:
             "error: 'image pul' is not an argosy command [unknown-command]\n  hint: did you mean image pull?\n",
         ),
         (
+            ["build", "."],
+            1,
+            "error: 'build' is not an argosy command [unknown-command]\n"
+            "  hint: docker has it, this release has not; argosy --help lists the commands\n",
+        ),
+        (
+            ["system", "frobnicate"],
+            1,
+            "error: 'system frobnicate' is not an argosy command [unknown-command]\n"
+            "  hint: argosy system goes with df info prune\n",
+        ),
+        (
+            ["container", "prune"],
+            1,
+            "error: 'container prune' is not an argosy command [unknown-command]\n"
+            "  hint: argosy system prune, or argosy rm $(argosy ps -aq --filter status=exited)\n",
+        ),
+        (
             ["--nope"],
             125,
             "error: unknown option --nope [usage]\n  hint: argosy --help lists the options before a command\n",

@@ -60,6 +60,7 @@ RUN = {"image": "IMG", "command": [], "interactive": False, "tty": False, "env":
         (("--last", "-7"), {"last": -7}),
         (("-f", "-dash"), {"filter": ["-dash"]}),
         (("-f", ""), {"filter": [""]}),
+        (("-f", "--", "--filter", "--", "--filter=--", "-f--", "a"), {"filter": ["--"] * 4, "names": ["a"]}),
         (("-x", ""), {"x": ""}),
         (("-x", "v"), {"x": "v"}),
         (("-af", "v"), {"all": True, "filter": ["v"]}),

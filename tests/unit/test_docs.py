@@ -21,9 +21,19 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
 
+def without_code_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def without_code(text: str) -> str:
     """*text* without code blocks and code spans, whose brackets are no links."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    return re.sub(r"`[^`\n]*`", "", without_code_blocks(text))
+
+
+def anchors(page: Path) -> set[str]:
+    """What links may name in *page*: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", without_code_blocks(page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def flags(parser: argparse.ArgumentParser) -> list[str]:
@@ -60,6 +70,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_into_pages_lead_to_headings(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s:]*)#([^)\s]+)\)", without_code(page.read_text("utf-8")))
+    found = {file: anchors(page.parent / file if file else page) for file, _ in targets}
+    assert [f"{file}#{anchor}" for file, anchor in targets if anchor not in found[file]] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_command_lines_can_be_typed(page: Path) -> None:
     for block in re.findall(r"^```\n(.*?)^```", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE):
         for line in argosy_lines(block):
@@ -82,6 +99,18 @@ def test_every_verb_is_on_the_page_of_the_command_line() -> None:
         for verb in (*commands.VERBS, *commands.GROUPED)
         if not re.search(rf"`(argosy )?{verb}\b|^argosy {verb}\b", text, re.M)
     ] == []
+
+
+def test_verbs_that_come_later_are_those_that_the_program_knows() -> None:
+    text = (DOCS / "docker.md").read_text("utf-8")
+    [listed] = re.findall(r"^`([a-z ]+)`\ncome with later releases", text, re.MULTILINE)
+    assert set(listed.split()) == commands.LATER
+    assert not commands.LATER & set(commands.VERBS)
+
+
+def test_every_verb_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert [verb for verb in (*commands.VERBS, *commands.GROUPED) if f"`{verb}`" not in text] == []
 
 
 def test_layout_on_the_page_is_that_of_the_sources() -> None:

@@ -119,7 +119,7 @@ def test_a_user_without_rights_gets_one_error_with_a_hint(tmp_path: Path) -> Non
         "permission-denied",
         "cannot write file",
         "Permission denied (EACCES)",
-        "check the owner and mode, or place the store elsewhere with --root",
+        "check the owner and mode; of a store: name another with --root",
     )
 
 

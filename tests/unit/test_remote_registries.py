@@ -338,7 +338,11 @@ def test_a_file_that_is_wrong_is_named_with_its_key(machine: Machine, path: str,
     file = machine.write(path, text)
     error = machine.error()
     ours = f"{machine.root}/user/argosy/registries.toml"
-    hint = "" if file == ours else f"mend it; a registry that {ours} speaks of is not looked up there"
+    hint = (
+        "mend it, or move it away"
+        if file == ours
+        else f"mend it; a registry that {ours} speaks of is not looked up there"
+    )
     assert (error.code, error.message, error.context, error.hint) == (
         "registries-invalid",
         f"cannot use {file}",

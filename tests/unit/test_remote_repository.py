@@ -204,7 +204,10 @@ def test_an_unknown_tag_suggests_near_ones() -> None:
 
 def test_an_unknown_tag_without_near_ones_shows_some() -> None:
     error = unknown(tagged("a", "b", "c", "d", "e", "f", "g"), "latest")
-    assert (error.context, error.hint) == ("HOST/team/app has c, d, e, f, g and 2 more", "")
+    assert (error.context, error.hint) == (
+        "HOST/team/app has c, d, e, f, g and 2 more",
+        "argosy tags HOST/team/app lists them",
+    )
 
 
 def test_a_repository_without_tags_says_so() -> None:

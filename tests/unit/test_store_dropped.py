@@ -74,8 +74,8 @@ def test_a_record_is_found_as_it_was_written(blobs: BlobStore, image: RandomImag
     assert blobs.dropped.find(digest) == record_of(image)
     assert (list(blobs.dropped.walk()), blobs.dropped.layers()) == ([digest], {image.diff_ids[0]})
     assert (blobs.stat(digest), blobs.holds(digest)) == (None, True)
-    blobs.dropped.remove(digest)
-    blobs.dropped.remove(digest)
+    taken = os.lstat(blobs.dropped.path(digest)).st_blocks * 512
+    assert (blobs.dropped.remove(digest), blobs.dropped.remove(digest)) == (taken, 0)
     assert (blobs.dropped.find(digest), blobs.holds(digest)) == (None, False)
 
 

@@ -83,6 +83,13 @@ def test_an_unknown_repository_suggests_a_near_name(refs: RefStore) -> None:
     assert caught.value.hint == "did you mean vectoradd:26.11?"
 
 
+def test_an_equal_tag_makes_no_names_alike(refs: RefStore) -> None:
+    name(refs, "debian:latest")
+    with pytest.raises(NotFound) as caught:
+        refs.lookup("nosuch")
+    assert caught.value.hint == "argosy pull nosuch:latest"
+
+
 def test_a_name_that_resembles_nothing_is_to_be_pulled(refs: RefStore) -> None:
     with pytest.raises(NotFound) as caught:
         refs.lookup("debian")

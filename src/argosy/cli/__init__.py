@@ -144,13 +144,19 @@ def _unknown_verb(name: str, rest: list[str]) -> errors.Error:
     group = commands.GROUPS.get(name)
     if group is None:
         near = difflib.get_close_matches(name, commands.VERBS, 3, 0.6)
+        hint = "argosy --help lists the commands"
     else:
         near = [f"{name} {word}" for word in difflib.get_close_matches("".join(rest[:1]), group, 3, 0.6)]
+        hint = f"argosy {name} goes with {' '.join(group)}"
         name = " ".join([name, *rest[:1]])
+    if name in commands.LATER:
+        near, hint = [], "docker has it, this release has not; argosy --help lists the commands"
+    if name in commands.INSTEAD:
+        near, hint = [], commands.INSTEAD[name]
     return errors.NotFound(
         f"{name!r} is not an argosy command",
         code="unknown-command",
-        hint=f"did you mean {' or '.join(near)}?" if near else "argosy --help lists the commands",
+        hint=f"did you mean {' or '.join(near)}?" if near else hint,
     )
 
 

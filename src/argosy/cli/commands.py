@@ -94,6 +94,19 @@ GROUPS: dict[str, dict[str, str]] = {
     "system": {"df": "df", "info": "info", "prune": "system prune"},
 }
 
+#: Verbs of Docker's that come with later releases, as docs/docker.md lists them.
+LATER = frozenset("build exec logs cp stop kill start create wait attach top stats volume network".split())
+
+#: {command of Docker's that is not there: what does the same}
+INSTEAD = {
+    "exec": "argosy run starts another program; into a running container none goes yet",
+    "logs": "argosy run is in the foreground and prints what the program prints; argosy run … > FILE keeps it",
+    "stop": "Ctrl-C or SIGTERM to its argosy run passes the signal on; argosy rm -f kills it",
+    "kill": "argosy rm -f kills a container and removes it; kill -TERM the argosy run for a signal",
+    "container prune": "argosy system prune, or argosy rm $(argosy ps -aq --filter status=exited)",
+    "builder": "argosy system prune --all removes the build cache too; argosy df shows it",
+}
+
 #: Verbs whose failure before the container starts exits 125, as `docker run` has it.
 BEFORE_START = frozenset({"run"})
 

@@ -62,7 +62,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: Namespace, host: Host) -> int:
     if args.depth is not None and args.depth < 1:
-        raise UsageError("--depth takes 1 and more")
+        raise UsageError("--depth takes 1 and more", hint="argosy diff --help shows how it is used")
     if args.second is None:
         return _container(args, host)
     from ..ops.diff import diff
@@ -125,6 +125,9 @@ def _container(args: Namespace, host: Host) -> int:
     from .run import ensure_unpacked
 
     record = _find(args.first, host)
+    given = [name for name in ("contents", "depth", "packages", "paths") if getattr(args, name)]
+    if given:
+        raise UsageError(f"--{given[0]} is for two images", hint=f"argosy diff {args.first}")
     image = Image(record.manifest, host.blobs)
     host.enter()
     ensure_unpacked(image, record.image, host, quiet=False)
@@ -146,7 +149,12 @@ def _find(name: str, host: Host) -> Container:
     try:
         host.refs.lookup(name)
     except Error:
-        raise missing from None
+        raise NotFound(
+            f"no such container: {name}",
+            code=missing.code,
+            context="nor is there an image of this name",
+            hint="argosy ps -a and argosy images list them",
+        ) from None
     raise InvalidInput(
         f"{name} is an image, and there is no second one to compare it with",
         code="usage",

@@ -50,7 +50,7 @@ def _heading(found: Difference) -> str:
 
 
 def _described(image: ImageFacts) -> str:
-    return f"{image.name}: {human_size(image.size)} in {image.layers} layers"
+    return f"{image.name}: {human_size(image.size)} in {image.layers} layer{'s' * (image.layers != 1)}"
 
 
 def _packages(changes: Sequence[PackageChange], most: int | None) -> str:

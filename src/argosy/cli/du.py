@@ -31,7 +31,7 @@ fields of --format:
 examples:
   argosy image du nvidia/cuda:13-devel
   argosy du --depth 6 --top 40 lab/train:26.11
-  argosy du --format '{{range .Packages}}{{println .Size .Name}}{{end}}' work
+  argosy du --format '{{range .Packages}}{{println .Size .Name}}{{end}}' app:1
   argosy du --format json lab/train:26.11
 """
 
@@ -53,7 +53,9 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: Namespace, host: Host) -> int:
     if not 1 <= args.depth <= DEEPEST or args.top < 0:
-        raise UsageError(f"--depth takes 1 to {DEEPEST}, --top 0 and more")
+        raise UsageError(
+            f"--depth takes 1 to {DEEPEST}, --top 0 and more", hint="argosy du --help shows how it is used"
+        )
     from ..ops.du import image_use
     from . import du_text
     from .run import ensure_unpacked

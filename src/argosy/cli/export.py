@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ..errors import Error, NotFound
 from .archive_output import archive_output, require_no_terminal
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from ..store.records import Container
     from .host import Host
     from .parser import Parser
 
@@ -38,7 +41,7 @@ def main(args: Namespace, host: Host) -> int:
 
     host.reaped()
     host.enter_namespace()
-    container = host.containers.get(args.container)
+    container = _find(args.container, host)
     with archive_output(args.output, host) as out:
         export(
             container,
@@ -51,3 +54,15 @@ def main(args: Namespace, host: Host) -> int:
             content=host.whole(container.image, silent),  # with what was dropped
         )
     return 0
+
+
+def _find(name: str, host: Host) -> Container:
+    """The container *name*. Raises NotFound, which tells somebody who named an image of `save`."""
+    try:
+        return host.containers.get(name)
+    except NotFound as error:
+        with suppress(Error):
+            host.refs.lookup(name)
+            error.context = f"{name} is an image"
+            error.hint = f"argosy save -o FILE {name} writes images"
+        raise

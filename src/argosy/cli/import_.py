@@ -68,7 +68,7 @@ def main(args: Namespace, host: Host) -> int:
             "nothing to import: the standard input is a terminal", code="is-a-terminal", hint="argosy import FILE"
         )
     host.enter()  # unpacking needs the rights, and a user namespace is entered before there are threads
-    from ..ops.import_ import import_archive
+    from ..ops.import_ import holds_images, import_archive
 
     quiet = not host.stderr_is_terminal
     with reporter(quiet=quiet, host=host) as progress, _opened(args.source, host) as (stream, size):
@@ -86,6 +86,8 @@ def main(args: Namespace, host: Host) -> int:
             size=size,
             progress=progress,
         )
+    if holds_images(image, snapshotter=host.snapshotter, blobs=host.blobs):
+        output.warning(f"{args.source} is an archive of images; argosy load -i takes those that it holds")
     output.write(f"{image.id}\n")
     return 0
 
@@ -111,7 +113,16 @@ def _opened(source: str, host: Host) -> Iterator[tuple[BinaryIO, int | None]]:
 
     if os.path.isdir(source):
         raise InvalidInput(
-            f"{source} is a folder", code="is-a-folder", hint=f"tar -C {source} -c . | argosy import - NAME:TAG"
+            f"cannot import {source}: it is a folder",
+            code="is-a-folder",
+            hint=f"tar -C {source} -c . | argosy import - NAME",
+        )
+    if "://" in source and not os.path.exists(source):
+        raise InvalidInput(
+            f"cannot fetch {source}",
+            code="address-invalid",
+            context="http:// and https:// are known",
+            hint="fetch it with another program: … | argosy import - NAME",
         )
     with reporting("read", source):
         file = open(source, "rb", buffering=0)

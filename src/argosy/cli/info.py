@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .parser import Parser
 
 _ABOUT = """\
-Says of each kernel feature how it was found out. Probes anew each time, so it
-shows what an administrator has just changed.
+Says of each kernel feature whether this user has it, and if not, how that was
+found out and what helps. Probes anew each time, so it shows what an
+administrator has just changed.
 """
 _EXAMPLES = """\
 examples:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidInput
+from ..errors import Corrupt, InvalidInput
 from ..oci.platform import Platform
 from . import output
 from .progress import reporter
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterator
 
     from .host import Host
     from .parser import Parser
+
+#: Codes of errors that do not say by themselves which archive they are about.
+_OF_THE_WHOLE = frozenset({"archive-damaged", "archive-truncated", "compression-damaged", "not-an-image-archive"})
 
 _ABOUT = """\
 The archive may be Docker's (docker save, podman save, skopeo, buildx) or an
@@ -49,7 +54,9 @@ def main(args: Namespace, host: Host) -> int:
     from ..archives.opening import opened
     from ..ops.load import Watch, load
 
+    source = "the standard input" if args.input == "-" else args.input
     with (
+        _named(source),
         reporter(quiet=args.quiet, host=host) as progress,
         opened(args.input, blobs=host.blobs, observer=Watch(progress)) as files,
     ):
@@ -65,3 +72,16 @@ def main(args: Namespace, host: Host) -> int:
         named = f"image: {each.reference.familiar()}" if each.reference else f"image ID: {each.image_id}"
         output.write(f"Loaded {named}\n")
     return 0
+
+
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """What is wrong with an archive names it."""
+    try:
+        yield
+    except (InvalidInput, Corrupt) as error:
+        if error.code in _OF_THE_WHOLE:
+            error.context = f"{source}: {error.context}"
+        if isinstance(error, Corrupt) and not error.hint:
+            error.hint = "is it whole, and an archive that docker save, podman save or argosy save has written?"
+        raise

@@ -91,7 +91,11 @@ def _credential(args: Namespace, registry: str, host: Host) -> Credential:
     else:
         password = args.password if args.password is not None else _ask_password()
     if not username or not password:
-        raise InvalidInput("a login needs a user name and a password", code="login-empty")
+        raise InvalidInput(
+            "a login needs a user name and a password",
+            code="login-empty",
+            hint=f"argosy login {registry} --username NAME --password-stdin < FILE",
+        )
     if ":" in username:
         raise InvalidInput("a user name cannot hold a colon", code="login-invalid", context="RFC 7617 2")
     return Credential(username=username, password=password)

@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         return found, [_unmarked(word) for word in extra]
 
     def error(self, message: str) -> NoReturn:
-        message = message.replace(_WORD, "")
+        message = message.replace(_WORD, "").replace(repr(_WORD)[1:-1], "")
         words = message.startswith(("the following arguments are required", "unrecognized arguments"))
         if message.startswith("unrecognized arguments: "):
             message = "too many arguments: " + message.removeprefix("unrecognized arguments: ")
@@ -116,7 +116,7 @@ class Parser(argparse.ArgumentParser):
         if action.nargs == 0 and equals:
             return [name] if self._truth(name, value) else []
         if equals or action.nargs in (0, "?"):
-            return [token]
+            return [f"{name}={_WORD}--" if value == "--" else token]
         return [f"{name}={self._value(name, left)}"]
 
     def _cluster(self, token: str, left: Iterator[str]) -> list[str]:
@@ -133,13 +133,13 @@ class Parser(argparse.ArgumentParser):
                 options.append(name)
                 continue
             rest = token[place + 1 :].removeprefix("=")
-            value = rest if token[place + 1 :] else self._value(name, left)
+            value = self._value(name, iter((rest,)) if token[place + 1 :] else left)
             return [*options, *_joined(action, value)]
         return options
 
     def _value(self, name: str, left: Iterator[str]) -> str:
         for value in left:
-            return value
+            return _WORD + value if value == "--" else value  # which argparse would drop
         raise UsageError(f"{self.prog}: option {name} needs a value", hint=self._see_help())
 
     def _truth(self, name: str, value: str) -> bool:

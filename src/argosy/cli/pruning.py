@@ -86,6 +86,8 @@ def prune(args: Namespace, host: Host, scope: Scope, warning: str, images: Seque
         used = df.store_size(inventory, host.blobs)
         planned = prune_plan.down_to(target, supply, inventory, used=used)
     output.write(_plan_text(planned, spares))
+    if args.dry_run and not planned.lines:
+        output.write("Nothing to remove.\n")
     if not args.dry_run:
         _carry_out(planned, args, host, warning)
     if scope.leftovers and not args.dry_run and host.left_behind:
@@ -144,7 +146,7 @@ def _carry_out(planned: Plan, args: Namespace, host: Host, warning: str) -> None
 
 
 def _plan_text(planned: Plan, spares: Spares) -> str:
-    """A table and its sum; nothing when nothing goes."""
+    """A table and its sum."""
     text = ""
     if planned.lines:
         rows = [(line.kind, line.name, output.human_size(line.size)) for line in planned.lines]

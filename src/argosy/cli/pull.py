@@ -49,6 +49,8 @@ environment:
   http_proxy, https_proxy, no_proxy   proxies; never used for loopback names
   SSL_CERT_FILE, SSL_CERT_DIR         CA certificates instead of the system's
   REGISTRY_AUTH_FILE, DOCKER_CONFIG   where logins are, see argosy login --help
+  XDG_CONFIG_HOME                     for argosy/registries.toml (mirrors) and
+                                      argosy/certs.d (default: ~/.config)
   NVIDIA_DISABLE_REQUIRE              1: the driver is not judged
 """
 
@@ -75,7 +77,12 @@ def main(args: Namespace, host: Host) -> int:
         raise UsageError("--format is for --dry-run", hint="argosy pull --dry-run --format json …")
     if args.all_tags:
         if has_tag:
-            raise UsageError("--all-tags takes a name without a tag", context=f"given was {args.image!r}")
+            raise UsageError(
+                "--all-tags takes a name without a tag",
+                context=f"given was {args.image!r}",
+                hint=f"argosy pull --all-tags {reference.familiar_name}",
+                exit_status=1,
+            )
         return _pull_all_tags(reference, args, host)
     if not (has_tag or args.quiet or args.dry_run or args.progress == "json"):
         output.write(f"Using default tag: {reference.tag}\n")

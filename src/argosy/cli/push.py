@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidInput
+from ..errors import Error, InvalidInput, NotFound
 from ..oci.platform import Platform
 from ..oci.reference import Reference
 from . import output
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from .host import Host
     from .parser import Parser
 
+_ID = re.compile(r"[0-9a-f]{1,64}")
 _ABOUT = """\
 The name says which registry. What the registry has already is not sent; layers
 that it has in another repository are mounted from there. A transfer that broke
@@ -51,9 +54,23 @@ def main(args: Namespace, host: Host) -> int:
             output.write(f"Using default tag: {reference.tag}\n")
         output.write(f"The push refers to repository [{reference.name}]\n")
     repository = host.repository(reference, plain_http=args.plain_http, for_writing=True)  # one login for all tags
-    for each in references:
-        _push(each, repository, args, host)
+    try:
+        for each in references:
+            _push(each, repository, args, host)
+    except NotFound as error:
+        if error.code == "tag-unknown":
+            _explain_id(args.image, error, host)
+        raise
     return 0
+
+
+def _explain_id(text: str, error: NotFound, host: Host) -> None:
+    """Who named an image by its id is told that a push goes by name."""
+    if _ID.fullmatch(text):
+        with suppress(Error):
+            host.refs.lookup(text)
+            error.context = f"{text} is the id of an image; the name says where it goes"
+            error.hint = f"argosy tag {text} REGISTRY/NAME:TAG, and push that name"
 
 
 def _push(reference: Reference, repository: Repository, args: Namespace, host: Host) -> None:
@@ -78,7 +95,12 @@ def _push(reference: Reference, repository: Repository, args: Namespace, host: H
 
 def _all_tags(text: str, reference: Reference, host: Host) -> tuple[Reference, ...]:
     if not _has_no_tag(text):
-        raise InvalidInput("--all-tags takes a name without a tag", code="usage", context=f"given was {text!r}")
+        raise InvalidInput(
+            "--all-tags takes a name without a tag",
+            code="usage",
+            context=f"given was {text!r}",
+            hint=f"argosy push --all-tags {reference.familiar_name}",
+        )
     found = [record.reference for record in host.refs.list() if record.reference.name == reference.name]
     if not found:
         host.refs.get(reference)  # raises, and suggests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotFound
 from . import output
 from .parser import UsageError
 
@@ -112,6 +112,12 @@ def _serve(args: argparse.Namespace, root: Path) -> int:
 def _ls(args: argparse.Namespace, root: Path) -> int:
     from ..registry.storage import Storage
 
+    if args.root and not root.is_dir():
+        raise NotFound(
+            f"no folder {root}",
+            code="no-such-file",
+            hint="name the folder of a registry; argosy registry serve makes one",
+        )
     storage = Storage(root)
     rows = [
         (name, tag, output.short_id(descriptor.digest), descriptor.media_type)

@@ -56,6 +56,8 @@ def main(args: Namespace, host: Host) -> int:
         except Error as error:
             if args.force and error.code == "tag-unknown":
                 continue  # as Docker: -f and not there is done
+            if error.code == "tag-unknown" and error.hint.startswith("argosy pull"):
+                error.hint = "argosy images lists those that are here"
             output.error(error)
             status = 1
             continue

@@ -69,7 +69,7 @@ def main(args: Namespace, host: Host) -> int:
     show_tags(
         reference,
         host,
-        patterns=[text.removeprefix("reference=") for text in args.filter],
+        patterns=[_pattern(text) for text in args.filter],
         order=args.sort,
         limit=args.limit,
         plain_http=args.plain_http,
@@ -77,6 +77,14 @@ def main(args: Namespace, host: Host) -> int:
         quiet=args.quiet,
     )
     return 0
+
+
+def _pattern(text: str) -> str:
+    """PATTERN of «PATTERN» or «reference=PATTERN». Raises InvalidInput for another key: no tag has a «=»."""
+    key, equals, value = text.partition("=")
+    if equals and key != "reference":
+        raise InvalidInput(f"invalid filter {key!r}", code="filter-invalid", hint="--filter PATTERN, as in 13-*")
+    return value if equals else text
 
 
 def repository_name(text: str) -> Reference:

@@ -37,7 +37,7 @@ _KINDS: dict[int, tuple[type[Error], str, str]] = {
     errno.EACCES: (
         Unauthorized,
         "permission-denied",
-        "check the owner and mode, or place the store elsewhere with --root",
+        "check the owner and mode; of a store: name another with --root",
     ),
     errno.EPERM: (Unauthorized, "not-permitted", "this needs other rights than this process has"),
     errno.EROFS: (Unsupported, "read-only-file-system", "place the store on a writable file system with --root"),

@@ -11,7 +11,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ..errors import Conflict
+from ..errors import Conflict, InvalidInput, NotFound
 from .files import remove_tree, reporting, sync_folder, translate
 
 if TYPE_CHECKING:
@@ -26,7 +26,13 @@ def output_file(path: str, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
     Raises what the kernel says, as NotFound and so on, BrokenPipeError as it is.
     """
-    path = os.path.realpath(path)
+    path = _place(path)
+    if os.path.isdir(path):
+        raise InvalidInput(
+            f"cannot write {path}: it is a folder",
+            code="is-a-folder",
+            hint=f"name a file in it, as in {path}/archive.tar",
+        )
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
         with reporting("write", path):
             fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -53,7 +59,7 @@ def output_file(path: str, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 @contextmanager
 def output_folder(path: str) -> Iterator[str]:
     """An empty folder, for the block to fill, that is at *path* when it ends. Raises Conflict (folder-not-empty)."""
-    path = os.path.realpath(path)
+    path = _place(path)
     if os.path.isdir(path) and os.listdir(path):
         raise Conflict(
             f"{path} is not empty",
@@ -111,6 +117,20 @@ def _reported(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise translate(error, "write", name) from error
+
+
+def _place(path: str) -> str:
+    """*path* without links. Raises NotFound (no-such-file) when the folder that it is to be in is not there."""
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    if not os.path.lexists(folder):
+        raise NotFound(
+            f"cannot write {path}",
+            code="no-such-file",
+            context=f"there is no folder {folder}",
+            hint=f"mkdir -p {folder}",
+        )
+    return path
 
 
 def _aside(path: str) -> str:

@@ -45,6 +45,9 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True, order=True):
         rest, digest = text, None
         if not text:
             raise _invalid(text, "it is empty")
+        if "://" in text:
+            scheme = text.partition("://")[0]
+            raise _invalid(text, "names have no scheme", f"leave out {f'{scheme}://'!r}; --plain-http chooses http")
         if "@" in rest:
             rest, _, encoded = rest.partition("@")
             try:
@@ -133,10 +136,10 @@ def split_registry(rest: str) -> tuple[str, str]:
     return DEFAULT_REGISTRY, rest
 
 
-def _invalid(text: str, why: str) -> InvalidInput:
+def _invalid(text: str, why: str, hint: str = "") -> InvalidInput:
     return InvalidInput(
         f"not an image name: {text!r}",
         code="reference-invalid",
         context=why,
-        hint="names look like [registry/]repository[:tag][@sha256:…], lower case",
+        hint=hint or "names look like [registry/]repository[:tag][@sha256:…], lower case",
     )

@@ -16,7 +16,6 @@ from ..oci.image import read_manifest
 from ..oci.manifest import Manifest
 from . import rubbish
 from .progress import silent
-from .supervisors import is_elsewhere
 from .survey import CONTAINER, UNTAGGED, Survey, is_here, name_of
 from .verify import suspects, verify
 
@@ -251,7 +250,7 @@ def _check_containers(containers: ContainerStore, records: tuple[Container, ...]
             remedy=f"its files are in {containers.folder(container_id)}/upper; argosy check --repair sets them aside",
         )
     for record in records:
-        if record.local and not is_elsewhere(record) and _lost_files(record):
+        if containers.has_lost_files(record):
             yield Finding(
                 kind="container",
                 name=record.id,
@@ -259,11 +258,6 @@ def _check_containers(containers: ContainerStore, records: tuple[Container, ...]
                 affects=(f"{CONTAINER}{record.name}",),
                 remedy=f"argosy rm {record.name}",
             )
-
-
-def _lost_files(record: Container) -> bool:
-    """Whether the writable layer of a container that has run is gone, as systemd empties /var/tmp after a month."""
-    return record.status == "exited" and not os.path.isdir(f"{record.local}/upper")
 
 
 def _guess(file_name: str) -> str:

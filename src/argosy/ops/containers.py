@@ -163,11 +163,11 @@ def remove_left_behind(containers: ContainerStore, local: str) -> int:
 
 
 def writable_size(containers: ContainerStore, record: Container) -> int:
-    """Bytes that the container's own files take in its writable layer; 0 where another machine has it."""
+    """Bytes that the container's own files take in its writable layer; 0 where another machine has it, or nobody."""
     total = 0
     try:
         folders = [os.path.join(containers.writable(record), "upper")]
-    except Unavailable:
+    except (Unavailable, NotFound):
         return 0
     while folders:
         try:

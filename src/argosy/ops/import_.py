@@ -13,6 +13,7 @@ from ..oci.config import History, ImageConfig
 from ..oci.descriptor import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from ..oci.digest import CHUNK, Digest, new_hasher
 from .compose import compose
+from .contents import opened
 from .instructions import changed
 from .progress import Finished, Observed, Started, silent
 
@@ -64,6 +65,13 @@ def import_archive(
     return compose(config, (layer,), reference, blobs=blobs, refs=refs, snapshotter=snapshotter, progress=progress)
 
 
+def holds_images(image: Image, *, snapshotter: Snapshotter, blobs: BlobStore) -> bool:
+    """Whether the files of *image* are an OCI layout or what `docker save` writes, not a file system."""
+    with opened(image, snapshotter=snapshotter, blobs=blobs) as (view,):
+        top = view.folder(b"") or {}
+        return b"oci-layout" in top or {b"manifest.json", b"repositories"} <= top.keys()
+
+
 def _store_layer(stream: BinaryIO, source: str, blobs: BlobStore) -> tuple[Descriptor, Digest]:
     """The blob, and the digest of its tar. Whether it is one is seen when it is unpacked."""
     start, whole = begun(stream)
@@ -95,7 +103,7 @@ def _require_end(tar: Tail, source: str) -> None:
             f"{source} ends too early",
             code="archive-truncated",
             context="it has no end mark, which is two blocks of zeros; is it a tar?",
-            hint="if it is whole nevertheless: (cat FILE; head -c 1024 /dev/zero) | argosy import -",
+            hint="if it is a whole tar nevertheless: (cat FILE; head -c 1024 /dev/zero) | argosy import -",
         )
 
 

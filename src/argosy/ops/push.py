@@ -62,17 +62,30 @@ def push(
     our names tell) are mounted from there. *restore* brings back what was dropped, before it
     is sent. Where *unfinished* kept an upload that broke, it goes on.
 
-    Raises NotFound (tag-unknown: no such image here; platforms-missing; blob-unknown),
+    Raises NotFound (tag-unknown: no such image here; platform-not-in-index; platforms-missing; blob-unknown),
     Unauthorized, Unavailable, Corrupt.
     """
     top = refs.get(reference).descriptor
     if platform is not None:
-        top = Image.select(top, blobs, platform, name=reference.familiar()).descriptor
+        image = Image.select(top, blobs, platform, name=reference.familiar())
+        if not platform.matches(image.config.platform):  # one that no index has told
+            raise _other_platform(reference, image.config.platform, platform)
+        top = image.descriptor
     work = _Push(reference, top, repository, blobs, _Homes(refs, blobs, repository), unfinished, restore, progress)
     if not work.is_taken_as_it_is():
         work.send()
     unfinished.sweep()
     return Pushed(name=work.name, descriptor=top)
+
+
+def _other_platform(reference: Reference, found: Platform, wanted: Platform) -> NotFound:
+    name = reference.familiar()
+    return NotFound(
+        f"{name} is not for {wanted}",
+        code="platform-not-in-index",
+        context=f"it has one platform, {found}",
+        hint=f"argosy push --platform {found} {name}",
+    )
 
 
 class _Push:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def search(
     """
     holds = parse_filters(filters or {})
     on_hub = query.registry == DEFAULT_REGISTRY
-    if not 1 <= limit <= SEARCH_LIMIT and (on_hub or limit < 1):
+    if not 1 <= limit <= (SEARCH_LIMIT if on_hub else sys.maxsize):
         most = f" to {SEARCH_LIMIT}" if on_hub else ""
         raise InvalidInput(f"not a limit: {limit}", code="limit-invalid", hint=f"the limit is a number from 1{most}")
     if on_hub:

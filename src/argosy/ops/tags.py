@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def list_tags(
     Raises InvalidInput (filter-invalid, order-invalid, limit-invalid), NotFound
     (repository-unknown), Unauthorized, Unavailable, Corrupt.
     """
-    if limit is not None and limit < 0:
+    if limit is not None and not 0 <= limit <= sys.maxsize:
         raise InvalidInput(f"not a limit: {limit}", code="limit-invalid", hint="the limit is a number from 0 on")
     matches, sort = matcher(reference, patterns), sorter(order)
     return islice(sort(filter(matches, _only_tags(repository.tags(), skipped))), limit)

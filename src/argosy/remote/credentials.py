@@ -30,6 +30,7 @@ _DOCKER_HUB = ("https://index.docker.io/v1/", "docker.io", "index.docker.io", "r
 _TOKEN_USERS = frozenset({"<token>", "00000000-0000-0000-0000-000000000000"})
 _PROGRAM_LIMIT_S = 60.0  # a program may ask the user to unlock a key ring
 _FILE_LIMIT = 16 * 2**20  # bytes
+_MEND = "mend the file, or remove it and log in again"
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,9 +220,9 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(raw or b"{}")
     except ValueError as error:
-        raise InvalidInput(f"{path} is not JSON", code="auth-file-invalid", context=str(error)) from error
+        raise InvalidInput(f"{path} is not JSON", code="auth-file-invalid", context=str(error), hint=_MEND) from error
     if not isinstance(document, dict):
-        raise InvalidInput(f"{path} holds no JSON object", code="auth-file-invalid")
+        raise InvalidInput(f"{path} holds no JSON object", code="auth-file-invalid", hint=_MEND)
     return document
 
 

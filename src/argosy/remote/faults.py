@@ -26,6 +26,7 @@ _TLS_HINT = (
     "or name it in SSL_CERT_FILE; for plain http add --plain-http"
 )
 _CLIENT_HINT = "put yours into ~/.config/argosy/certs.d/{host}/ as client.cert and client.key"
+_ADDRESS_HINT = "check the name and the port, and that a server runs there"
 _PROXY_HINT = "look at http_proxy, https_proxy and no_proxy"
 #: {class name in urllib3.exceptions: what it means}, each of them; a test compares the list with theirs.
 FAULTS: dict[str, _Fault] = {
@@ -42,8 +43,10 @@ FAULTS: dict[str, _Fault] = {
     "TimeoutStateError": _OURS,
     "TimeoutError": _Fault(Unavailable, "timed-out", "no answer in time", passing=True),
     "ReadTimeoutError": _Fault(Unavailable, "timed-out", "no answer in time", passing=True),
-    "ConnectTimeoutError": _Fault(Unavailable, "connect-timed-out", "cannot connect in time", passing=True),
-    "NewConnectionError": _Fault(Unavailable, "cannot-connect", "cannot connect", passing=True),
+    "ConnectTimeoutError": _Fault(
+        Unavailable, "connect-timed-out", "cannot connect in time", _ADDRESS_HINT, passing=True
+    ),
+    "NewConnectionError": _Fault(Unavailable, "cannot-connect", "cannot connect", _ADDRESS_HINT, passing=True),
     "NameResolutionError": _Fault(
         Unavailable, "name-not-resolved", "the name has no address", "check the spelling, and the DNS of this machine"
     ),

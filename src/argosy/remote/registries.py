@@ -224,7 +224,9 @@ class Registries:
             f"cannot use {path}",
             code="registries-invalid",
             context=_key_first(why),
-            hint="" if path in self.folders.own else f"mend it; a registry that {own} speaks of is not looked up there",
+            hint="mend it, or move it away"
+            if path in self.folders.own
+            else f"mend it; a registry that {own} speaks of is not looked up there",
         )
 
 

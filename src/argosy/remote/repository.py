@@ -285,7 +285,11 @@ class Repository:
             return self._no_repository()
         if reference.digest is not None or not self._suggests:
             name = reference.digest or reference.tag
-            return NotFound(f"no manifest {name} in {self.name}", code="manifest-unknown")
+            return NotFound(
+                f"no manifest {name} in {self.name}",
+                code="manifest-unknown",
+                hint=f"argosy tags {reference.familiar_name} lists what it has",
+            )
         try:
             tags = [tag for tag in islice(self.tags(), _TAGS_SEARCHED) if is_tag(tag)]
         except NotFound:
@@ -293,11 +297,12 @@ class Repository:
         except Error:  # the list only embellishes another error
             tags = []
         near = near_tags(reference.tag or "", tags)
+        rest = f"argosy tags {reference.familiar_name} lists them" if tags else ""
         return NotFound(
             f"{reference.familiar()}: no such tag",
             code="tag-unknown",
             context=_tags_in_words(self.name, tags, near),
-            hint=f"did you mean {reference.with_tag(near[0]).familiar()}?" if near else "",
+            hint=f"did you mean {reference.with_tag(near[0]).familiar()}?" if near else rest,
         )
 
     def _no_repository(self) -> NotFound:

@@ -81,10 +81,17 @@ class DroppedBlobs:
         make_folder(os.path.dirname(path))
         write_atomic(path, encode(record) + b"\n")
 
-    def remove(self, digest: Digest) -> None:
-        """Forget a record; nothing to do when there is none."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.path(digest))
+    def remove(self, digest: Digest) -> int:
+        """Forget a record; gives what that frees on the disk, 0 when there is none."""
+        from ..linux import room
+
+        path = self.path(digest)
+        size = room.of_file(path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        return size
 
     def walk(self) -> Iterator[Digest]:
         """The blobs of all records, in no order."""

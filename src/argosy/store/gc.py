@@ -243,8 +243,8 @@ def set_aside(
             if digest in keep.blobs or not 0 < _touched_ns(blobs, digest) < before_ns:
                 continue
             lock.require()
-            taken[digest] = blobs.set_aside(digest)
-            blobs.dropped.remove(digest)
+            path, size = blobs.set_aside(digest)
+            taken[digest] = path, size + blobs.dropped.remove(digest)
     return Swept(
         blobs=tuple(sorted(taken)),
         size=sum(size for _, size in taken.values()),

@@ -85,7 +85,8 @@ class ContainerStore:
     def writable(self, record: Container) -> str:
         """Where upper/ and work/ of a container are.
 
-        Raises Unavailable (container-elsewhere) where that is another machine's own disk.
+        Raises Unavailable (container-elsewhere) where that is another machine's own disk, NotFound
+        (container-files-gone) where a container has run and somebody has emptied the folder since.
         """
         if record.local and record.host != os.uname().nodename:
             raise Unavailable(
@@ -94,7 +95,19 @@ class ContainerStore:
                 context=f"its writable layer is {record.local} there; this is {os.uname().nodename}",
                 hint=f"do it on {record.host}",
             )
+        if self.has_lost_files(record):
+            raise NotFound(
+                f"the files of container {record.name or record.id[:12]} are gone",
+                code="container-files-gone",
+                context=f"they were in {record.local}; systemd empties /var/tmp after 30 days",
+                hint=f"argosy rm {record.name or record.id[:12]}; ARGOSY_LOCAL names a folder that lasts",
+            )
         return record.local or self.folder(record.id)
+
+    def has_lost_files(self, record: Container) -> bool:
+        """Whether the writable layer of a container that has run here is gone, though the store is whole."""
+        is_here = bool(record.local) and record.host == os.uname().nodename
+        return is_here and record.status == "exited" and not os.path.isdir(f"{record.local}/upper")
 
     def identity(self) -> str:
         """A random word that this store alone has, wherever it is mounted."""

@@ -252,14 +252,16 @@ class RefStore:
     def _unknown(self, text: str) -> NotFound:
         import difflib  # costs 5 ms; only on this failure
 
-        names = sorted({row.familiar for row in read_listing(self.root) if not row.is_untagged})
+        named: dict[str, list[str]] = {}  # by repository: that both are called «latest» makes no two names alike
+        for name in sorted({row.familiar for row in read_listing(self.root) if not row.is_untagged}):
+            named.setdefault(name.rpartition(":")[0], []).append(name)
         repository = text.rpartition(":")[0] or text
-        same = [name for name in names if name.rpartition(":")[0] == repository]
-        near = difflib.get_close_matches(text, same, 3, 0.0) or difflib.get_close_matches(text, names, 3, 0.6)
+        alike = [repository] if repository in named else difflib.get_close_matches(repository, named, 3, 0.6)
+        near = difflib.get_close_matches(text, [name for each in alike for name in named[each]], 3, 0.0)
         return NotFound(
             f"no such image: {text}",
             code="tag-unknown",
-            context=f"{len(names)} named images are in {self.root}",
+            context=f"{sum(map(len, named.values()))} named images are in {self.root}",
             hint=f"did you mean {' or '.join(near)}?" if near else f"argosy pull {text}",
         )
 
