@@ -54,8 +54,10 @@ class DroppedBlobs:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            from ..linux.files import translate
+            from ..linux.files import NO_FILE, translate
 
+            if error.errno in NO_FILE:
+                return None
             raise translate(error, "read", self.path(digest)) from error
         except (msgspec.MsgspecError, InvalidInput, UnicodeDecodeError, RecursionError):
             return None
@@ -84,7 +86,12 @@ class DroppedBlobs:
     def remove(self, digest: Digest) -> None:
         """Forget a record; nothing to do when there is none."""
         with suppress(FileNotFoundError):
-            os.unlink(self.path(digest))
+            try:
+                os.unlink(self.path(digest))
+            except IsADirectoryError:  # a damaged disk's
+                from ..linux.files import remove_tree
+
+                remove_tree(self.path(digest))
 
     def walk(self) -> Iterator[Digest]:
         """The blobs of all records, in no order."""
