@@ -80,16 +80,14 @@ class ErofsSnapshotter(LayerFolders):
         """In place, the facts last; whoever has the old index mounted keeps it."""
         import msgspec
 
-        from ..linux.files import remove_tree, write_atomic
+        from ..linux.files import write_instead
         from .intake import Intake
 
         folder = self.path(diff_id)
         with reporting("mend", folder), open(f"{folder}/{_TAR}", "rb", buffering=0) as tar, io.BytesIO() as index:
             facts = _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
-            for name, data in ((_INDEX, index.getvalue()), (FACTS, msgspec.json.encode(facts))):
-                if os.path.isdir(path := f"{folder}/{name}"):  # which no file replaces
-                    remove_tree(path)
-                write_atomic(path, data)
+            write_instead(f"{folder}/{_INDEX}", index.getvalue())
+            write_instead(f"{folder}/{FACTS}", msgspec.json.encode(facts))
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)
