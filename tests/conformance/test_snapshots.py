@@ -85,6 +85,33 @@ def test_the_tar_is_given_back_exactly_where_it_is_kept(snapshotter: Snapshotter
     assert caught.value.code == "layer-not-unpacked"
 
 
+def test_a_damaged_snapshot_is_mended_of_the_tar_where_it_is_kept(snapshotter: Snapshotter, tmp_path: Path) -> None:
+    (name,) = applied(snapshotter, archive(file(b"a", b"x" * 5000), file(b"implied/b", b"y")))
+    [place] = (tmp_path / "store/layers").glob(f"*/{name.hex}")
+    if snapshotter.kind != "erofs":
+        with pytest.raises(NotFound) as caught:
+            snapshotter.mend(name)
+        assert caught.value.code == "layer-without-tar"
+        return
+    whole = {path.name: path.read_bytes() for path in place.iterdir()}
+    for damaged in ("index.erofs", "layer.json"):
+        (place / damaged).unlink()
+        snapshotter.mend(name)
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == whole
+    snapshotter.verify(name)
+    (place / "layer.tar").write_bytes(whole["layer.tar"].replace(b"xx", b"xy", 1))
+    (place / "layer.json").unlink()
+    with pytest.raises(Corrupt) as spoilt:
+        snapshotter.mend(name)
+    assert (spoilt.value.code, sorted(path.name for path in place.iterdir())) == (
+        "digest-mismatch",
+        ["index.erofs", "layer.tar"],
+    )
+    snapshotter.remove(name)
+    with pytest.raises(NotFound):
+        snapshotter.mend(name)
+
+
 def content(tree: dict[str, tuple[object, ...]]) -> dict[str, str]:
     """{path: first letter of its mode}: enough where only presence matters."""
     return {name: str(row[0])[0] for name, row in tree.items()}

@@ -41,6 +41,7 @@ VERBS = (
     ("tag", "{fixed}", "another:1"),
     ("prune", "-f"),
     ("rmi", "another:1"),
+    ("save", "-o", "{archive}", "{fixed}"),
 )
 
 
@@ -135,23 +136,47 @@ def test_each_file_in_turn(
 ) -> None:
     source, wrong = full(kind), []
     for number, file in list(enumerate(damageable(source)))[part::SHARES]:
-        names = [*DAMAGES]
-        if not pytestconfig.getoption("--whole"):  # one file in two, and one damage each
-            turn = number // SHARES
-            names = [] if turn % 2 else [names[(turn * 5 + part + KINDS.index(kind)) % len(names)]]
-        for name in names:
-            place = source.copied(tmp_path / "store")
-            DAMAGES[name](place.root / file)
-            try:
-                assert_borne_and_mended(place)
-            except Exception as error:
-                wrong.append(f"{file}: {name}: {error}")
+        turn = number // SHARES
+        if turn % 2 and not pytestconfig.getoption("--whole"):
+            continue
+        names = chosen(turn * 5 + part + KINDS.index(kind), pytestconfig)
+        wrong += [f"{file}: {name}: {error}" for name, error in damaged_in_turn(source, file, names, tmp_path)]
     assert not wrong, "\n\n".join(wrong)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_file_that_stands_for_a_dropped_blob(
+    places: Places, tmp_path: Path, kind: str, pytestconfig: pytest.Config
+) -> None:
+    source, wrong = places.dropped(kind), []
+    files = [file for file in damageable(source) if file.parts[0] in ("dropped", "layers")]
+    for number, file in enumerate(files):
+        names = chosen(number * 5 + KINDS.index(kind), pytestconfig)
+        wrong += [f"{file}: {name}: {error}" for name, error in damaged_in_turn(source, file, names, tmp_path)]
+    assert not wrong, "\n\n".join(wrong)
+
+
+def chosen(turn: int, config: pytest.Config) -> list[str]:
+    """One damage for a turn, all of them with --whole."""
+    names = [*DAMAGES]
+    return names if config.getoption("--whole") else [names[turn % len(names)]]
+
+
+def damaged_in_turn(source: Place, file: Path, names: list[str], scratch: Path) -> Iterator[tuple[str, Exception]]:
+    """(damage, what was not as it should be after it)"""
+    for name in names:
+        place = source.copied(scratch / "store")
+        DAMAGES[name](place.root / file)
+        try:
+            assert_borne_and_mended(place)
+        except Exception as error:
+            yield name, error
+
+
 def assert_borne_and_mended(place: Place) -> None:
+    archive = place.root.parent / "saved.tar"
     for words in VERBS:
-        said = place.say(*(word.format(app=place.app, fixed=place.fixed) for word in words))
+        said = place.say(*(word.format(app=place.app, fixed=place.fixed, archive=archive) for word in words))
         if said.status:
             assert_one_error(said, 1, said.code)
             assert said.code != "internal", (words, said)
@@ -163,6 +188,8 @@ def assert_borne_and_mended(place: Place) -> None:
     report = place.report()
     assert report["Findings"] == []
     assert place.version() == "new"
+    ran = place.run("run", "--rm", place.fixed, "cat", "/opt/fixed")
+    assert ran == (0, "fixed", ""), ran
 
 
 def test_a_store_whose_folders_are_gone_is_made_again(full: Callable[[str], Place], tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ LANES = {
     "rmi": Lane(("rmi", "-f", "{app}"), used, lambda p: p.app not in p.names(), ("old", ""), (0, 1)),
     "rm": Lane(("rm", "kept"), used, lambda p: p.say("ps", "-aq").output == "", ("old",), (0, 1)),
     "prune": Lane(("prune", "-af"), used, lambda p: p.names() == {p.fixed}, ("old", "")),
-    "drop": Lane(("image", "prune", "-f", "--compressed", "{fixed}"), used, lambda p: True),
+    "drop": Lane(
+        ("image", "prune", "-f", "--compressed", "{fixed}"), used, lambda p: bool(os.listdir(p.root / "dropped/sha256"))
+    ),
     "restore": Lane(
         ("save", "-o", "{scratch}/saved.tar", "{fixed}"), lambda places, kind: places.dropped(kind), lambda p: True
     ),
@@ -82,6 +84,13 @@ LANES = {
         ("check", "--repair"),
         lambda places, kind: places.damaged(kind),
         lambda p: p.version() == "old",
+        ("old",),
+        (0, 1),
+    ),
+    "mend": Lane(
+        ("check", "--repair"),
+        lambda places, kind: places.broken(kind),
+        lambda p: p.version() == "old" and p.run("run", "--rm", p.fixed, "cat", "/opt/fixed").output == "fixed",
         ("old",),
         (0, 1),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from argosy.oci import descriptor as media
+from argosy.oci.manifest import encode_manifest
+
 from ..support.hostile import runnable, say
-from ..support.images import random_image
+from ..support.images import Layout, RandomImage, compress, random_image
 from ..support.layers import snapshotter_of
 from ..support.registry import running_registry
 from ..support.stores import argosy, load_image
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..support.hostile import Said
-    from ..support.images import RandomImage
     from ..support.registry import RunningRegistry
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -72,7 +75,7 @@ class Box:
 @pytest.fixture(params=["erofs", "unpacked"])
 def box(request: pytest.FixtureRequest, tmp_path: Path, registry: RunningRegistry) -> Box:
     snapshotter_of(request.param, tmp_path / "probe")
-    image = runnable(tmp_path / "image", {"opt/": 0o755, "opt/a": b"a" * 5000, "opt/b": "a"})
+    image = runnable(tmp_path / "image", {"opt/": 0o755, "opt/a": random.Random(1).randbytes(9000), "opt/b": "a"})
     return Box(tmp_path / "store", request.param, image, registry.push(image, NAME, "1"))
 
 
@@ -271,4 +274,110 @@ def test_a_damaged_manifest_list_is_found_and_removed(box: Box, raw: bytes) -> N
     [found] = box.report()["Findings"]  # type: ignore[misc]
     assert (found["Kind"], found["Affects"]) == ("list", ["docker.io/library/a:1"])
     assert box.repaired() == [f"removed manifest list {path.name}"]
+    box.assert_good()
+
+
+# ---- layers that stand for dropped blobs
+
+
+@pytest.fixture
+def thin(box: Box) -> Box:
+    """Its compressed blobs are dropped."""
+    box.run("image", "prune", "-f", "--compressed")
+    assert not box.blob(2).exists()
+    assert not box.blob(3).exists()
+    return box
+
+
+def recompressed(image: RandomImage, folder: Path) -> RandomImage:
+    """Another image of the same layers, as other blobs."""
+    layout = Layout(folder)
+    blobs = tuple(layout.put(compress(tar, "zstd"), media.OCI_LAYER_ZSTD) for tar in image.tars)
+    config = layout.put(image.layout.read(image.manifest.config.digest) + b"\n", media.OCI_CONFIG)
+    return RandomImage(layout, encode_manifest(config, blobs), image.tars)
+
+
+def ruin(box: Box) -> None:
+    """Damage that is seen without the blob, and that nothing in the store makes good."""
+    if box.kind == "erofs":
+        flip(box.layer(1) / "layer.tar")
+    else:
+        shutil.rmtree(box.layer(1) / "fs")
+
+
+def test_a_damaged_layer_of_a_dropped_blob_is_fetched(thin: Box) -> None:
+    ruin(thin)
+    diff_id, digest = f"sha256:{thin.layer(1).name}", f"sha256:{thin.blob(3).name}"
+    assert thin.repaired() == [
+        f"fetched blob {digest} from {thin.name.removesuffix(':1')}",
+        f"made layer {diff_id} again",
+    ]
+    assert not thin.blob(2).exists()
+    thin.assert_good()
+
+
+def test_a_damaged_layer_of_a_dropped_blob_stays_until_a_registry_answers(thin: Box) -> None:
+    ruin(thin)
+    said = thin.say("check", "--repair", "--offline")
+    assert (said.status, f"now type: argosy pull {thin.name}\n" in said.output) == (1, True)
+    assert (thin.layer(1) / "layer.json").exists()
+    [found] = thin.report()["Findings"]  # type: ignore[misc]
+    assert (found["Kind"], found["Name"]) == ("layer", f"sha256:{thin.layer(1).name}")
+    thin.repaired()
+    thin.assert_good()
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: (path.unlink(), path.mkdir())])
+@pytest.mark.parametrize("name", ["index.erofs", "layer.json"])
+def test_the_tar_of_a_dropped_blob_brings_back_the_rest_of_its_layer(
+    thin: Box, name: str, damage: Callable[[Path], object]
+) -> None:
+    """No registry is asked, and nothing is fetched."""
+    if thin.kind != "erofs":
+        return
+    damage(thin.layer(1) / name)
+    assert thin.say("check").status == 1
+    assert thin.repaired("--offline") == [f"made layer sha256:{thin.layer(1).name} again of its tar"]
+    assert not thin.blob(3).exists()
+    thin.assert_good()
+
+
+def test_facts_of_an_unpacked_layer_of_a_dropped_blob_need_the_registry(thin: Box) -> None:
+    if thin.kind == "erofs":
+        return
+    (thin.layer(1) / "layer.json").unlink()
+    assert not any("removed" in line for line in thin.repaired("--offline"))
+    assert thin.report()["Remaining"] == []
+    thin.repaired()
+    thin.assert_good()
+
+
+def test_a_damaged_layer_of_which_nothing_else_is_left_is_kept(box: Box, tmp_path: Path) -> None:
+    """An image of one's own: its layer is the last copy, and half of it is more than nothing."""
+    if box.kind != "erofs":
+        return  # nothing is dropped there that no registry has
+    own = random_image(tmp_path / "own", seed=3, size=60_000)
+    load_image(box.root, own, "own:1")
+    box.run("du", "own:1")  # which unpacks it
+    box.run("image", "prune", "-f", "--compressed", "own:1")
+    layer = box.root / "layers/sha256" / own.diff_ids[0].hex
+    flip(layer / "layer.tar")
+    report = box.report("--repair", "--offline")
+    assert report["Repaired"] == []
+    [found] = report["Remaining"]  # type: ignore[misc]
+    assert (found["Name"], found["Affects"]) == (f"sha256:{layer.name}", ["own:1"])
+    assert (layer / "layer.tar").exists()
+    assert box.say("rmi", "-f", "own:1").status == 0
+    box.assert_good()
+
+
+def test_a_damaged_layer_is_made_of_another_blob_of_it_that_is_here(box: Box, tmp_path: Path) -> None:
+    """Two images have the layer in two forms: one was dropped, the other is whole."""
+    again = recompressed(box.image, tmp_path / "again")
+    load_image(box.root, again, "other:1")
+    box.run("image", "prune", "-f", "--compressed", box.name)
+    assert not box.blob(3).exists()
+    ruin(box)
+    diff_id = f"sha256:{box.layer(1).name}"
+    assert box.repaired("--offline") == [f"removed layer {diff_id}", f"made layer {diff_id} again"]
     box.assert_good()

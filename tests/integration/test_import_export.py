@@ -173,13 +173,6 @@ def test_an_image_cannot_be_named_by_digest(here: Program) -> None:
     assert "[reference-has-digest]" in here.refusal("import", "-", f"lab/root@{Digest.of(b'')}")
 
 
-def test_a_folder_is_refused_with_what_packs_it(here: Program, tmp_path: Path) -> None:
-    (tmp_path / "tree").mkdir()
-    said = here.refusal("import", str(tmp_path / "tree"))
-    assert "[is-a-folder]" in said
-    assert f"hint: tar -C {tmp_path}/tree -c . | argosy import - NAME" in said
-
-
 # ---- export
 
 CHANGES = """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from argosy.errors import Corrupt
+from argosy.errors import Corrupt, InvalidInput
 from argosy.layer.compare import compare
 from argosy.layer.erofs_reader import IndexReader
 from argosy.layer.view import ImageView
@@ -148,6 +148,12 @@ def test_a_folder_may_look_as_a_layer_has_it_that_it_hides(tmp_path: Path) -> No
     ):
         [change] = compare(ImageView([upper]), ImageView([lower, upper]))
         assert (change.path, change.aspects) == (b"b", ("mode",))
+
+
+def test_a_folder_in_the_place_of_an_index_is_refused_and_closed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        IndexReader(str(tmp_path))
+    assert caught.value.code == "is-a-folder"
 
 
 class Watched(IndexReader):

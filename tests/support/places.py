@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from argosy.store.blobs import BlobStore
+
 from .hostile import Said, flipped, runnable, say
 from .image_archives import docker_members, tar_of
 from .layers import snapshotter_of
@@ -90,6 +92,7 @@ class Places:
         self.used = cache(self._used)
         self.damaged = cache(self._damaged)
         self.dropped = cache(self._dropped)
+        self.broken = cache(self._broken)
 
     def absent(self, kind: str) -> Place:
         self.used(kind)  # then the registry has the new one
@@ -119,6 +122,18 @@ class Places:
         place = self.used(kind).copied(self._folder / f"dropped-{kind}")
         said = place.say("image", "prune", "-f", "--compressed", place.fixed)
         assert (place.root / "dropped").exists(), said
+        return place
+
+    def _broken(self, kind: str) -> Place:
+        """As dropped; the layers that stand for blobs are damaged."""
+        place = self.dropped(kind).copied(self._folder / f"broken-{kind}")
+        for diff_id in BlobStore(place.root).dropped.layers():
+            layer = place.root / "layers" / diff_id.algorithm / diff_id.hex
+            if kind == "erofs":
+                (layer / "layer.json").unlink()
+                (layer / "index.erofs").write_bytes(b"x")
+            else:
+                shutil.rmtree(layer / "fs")
         return place
 
     def _damaged(self, kind: str) -> Place:

@@ -251,7 +251,10 @@ def _text(pid: int, address: int) -> str:
         data = b""
         while b"\0" not in data and len(data) < 4096:
             memory.seek(address + len(data))
-            data += memory.read(4096 - (address + len(data)) % 4096)  # to the end of its page
+            more = memory.read(4096 - (address + len(data)) % 4096)  # to the end of its page
+            if not more:
+                raise ProcessLookupError(f"process {pid} has ended")
+            data += more
     return os.fsdecode(data.partition(b"\0")[0])
 
 

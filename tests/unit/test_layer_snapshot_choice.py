@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -16,6 +17,9 @@ from argosy.snapshots.erofs import ErofsSnapshotter
 from argosy.snapshots.folders import LayerFolders
 from argosy.snapshots.unpacked import UnpackedSnapshotter
 from tests.support.archives import archive, diff_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 YES, NO = Feature(available=True), Feature(available=False, reason="not here")
 ROOT = HostFeatures(
@@ -109,6 +113,15 @@ def test_a_damaged_record_of_the_kind_is_written_anew_by_what_is_there(tmp_path:
     (tmp_path / "layers/kind").write_bytes(text)
     with pytest.raises(Conflict, match="are of the kind 'erofs', not 'unpacked'"):
         choose(tmp_path, ROOT, "unpacked")
+    assert choose(tmp_path, ROOT).kind == "erofs"
+    assert (tmp_path / "layers/kind").read_text() == "erofs\n"
+
+
+@pytest.mark.parametrize("thing", [Path.mkdir, lambda path: path.symlink_to(path.name)], ids=["folder", "looping link"])
+def test_something_else_in_the_place_of_the_record_is_replaced(tmp_path: Path, thing: Callable[[Path], object]) -> None:
+    choose(tmp_path, ROOT).apply(diff_id(archive()), io.BytesIO(archive()))
+    (tmp_path / "layers/kind").unlink()
+    thing(tmp_path / "layers/kind")
     assert choose(tmp_path, ROOT).kind == "erofs"
     assert (tmp_path / "layers/kind").read_text() == "erofs\n"
 

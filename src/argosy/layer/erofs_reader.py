@@ -295,10 +295,9 @@ def _node_of(
 
 def _whole(path: str) -> form.Image:
     """The bytes of a file: read at once, so that a disk that fails is an error here and no signal later."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with open(fd, "rb", buffering=0) as file:
-        if os.fstat(fd).st_size > _LARGE:
-            return mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+    with open(path, "rb", buffering=0) as file:  # by its path: of a folder's descriptor open() would not let go
+        if os.fstat(file.fileno()).st_size > _LARGE:
+            return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         return file.read()
 
 

@@ -107,7 +107,8 @@ class Store:
     def stand_ins(self) -> dict[Digest, Dropped]:
         """{layer: the blob that it stands for}, of those that are here: nothing else is left of the two."""
         gone = (digest for digest in self.blobs.dropped.walk() if not is_here(digest, self.blobs))
-        records = (record for digest in gone if (record := self.blobs.dropped.find(digest)) is not None)
+        records = [record for digest in gone if (record := self.blobs.dropped.find(digest)) is not None]
+        records.sort(key=lambda record: len(record.origins))  # of several blobs the one that somebody has
         return {record.diff_id: record for record in records if self.snapshotter.has(record.diff_id)}
 
 

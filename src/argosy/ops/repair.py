@@ -3,7 +3,8 @@
 Nothing is believed that does not verify, and names are never resolved anew: a blob is
 asked for by its digest alone. A name is given up only where nobody can have what it
 lacks: no registry is known for it, or the one that is says that it has it no more.
-While a registry cannot be asked, what waits for it stays as it is.
+While a registry cannot be asked, what waits for it stays as it is; so does a damaged
+layer that is all that is left of a dropped blob.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..errors import Cancelled, Corrupt, Error, Exhausted, NotFound, Unavailable
+from ..errors import Cancelled, Corrupt, Error, Exhausted, InvalidInput, NotFound
 from ..linux.lifetimes import boot_id
 from ..oci.digest import Digest
 from ..oci.image import Layer, read_manifest
@@ -27,7 +28,6 @@ from .bring import Bringer
 from .check import disagreement, finding, missing, missing_blobs
 from .parallel import in_parallel, in_processes
 from .progress import silent
-from .restore import Whole
 from .survey import CONTAINER, is_here, name_of
 from .unpack import ensure_layer, largest_first
 from .verify import suspects, verify
@@ -53,6 +53,7 @@ def repair(report: Report, store: Store, *, connect: Connect | None, progress: P
     """Mend what *report* found; gives it with what was done and what remains. Without *connect* nothing is fetched."""
     work = _Repair(store, connect, progress)
     work.remove(report.findings)
+    work.complete_layers()
     work.fetch()
     work.make_layers(report.findings)
     work.correct_tags()
@@ -70,7 +71,7 @@ class _Repair:
         self.done: list[str] = []
         #: {blob that nobody has any more: who said so}
         self._lost: dict[Digest, str] = {}
-        #: {damaged layer: the blob that was dropped for it}. Better than nothing, so it stays until that is here again
+        #: {damaged layer: the dropped blob for which it stands}. Better than nothing, so it stays until that is here
         self._stand_ins: dict[Digest, Dropped] = {}
         #: {registry/repository: what answers for it}
         self._repositories: dict[str, Repository] = {}
@@ -108,11 +109,8 @@ class _Repair:
         if found.kind == "blob" and is_here(digest := Digest(found.name), store.blobs):
             store.blobs.delete(digest)
             return f"removed blob {digest}"
-        if found.kind == "layer" and (stand_in := store.stand_ins().get(Digest(found.name))) is not None:
-            self._stand_ins[stand_in.diff_id] = stand_in
-        elif found.kind == "layer":
-            store.snapshotter.remove(Digest(found.name))
-            return f"removed layer {found.name}"
+        if found.kind == "layer":
+            return self._removed_layer(Digest(found.name))
         if found.kind == "tag" and found.name.endswith(".json"):
             store.refs.discard(found.name)
             return f"removed tag record {found.name}"
@@ -123,33 +121,52 @@ class _Repair:
             return f"set aside container {found.name[:12]} as {store.containers.set_aside(found.name)}"
         return ""
 
+    def _removed_layer(self, diff_id: Digest) -> str:
+        store, stand_in = self._store, self._store.stand_ins().get(diff_id)
+        if stand_in is None or self._source(diff_id, store.survey()) is not None:
+            store.snapshotter.remove(diff_id)
+            return f"removed layer {diff_id}"
+        self._stand_ins[diff_id] = stand_in
+        if not self._is_mended(diff_id):
+            return ""
+        del self._stand_ins[diff_id]
+        return f"made layer {diff_id} again of its tar"
+
+    def complete_layers(self) -> None:
+        """What is left of layers that stood for dropped blobs; the rest of them is in their tars."""
+        store = self._store
+        for digest in store.blobs.dropped.walk():
+            record = store.blobs.dropped.find(digest)
+            if record is None or is_here(digest, store.blobs) or store.snapshotter.has(record.diff_id):
+                continue
+            try:
+                if self._is_mended(record.diff_id):
+                    self.done.append(f"made layer {record.diff_id} again of its tar")
+            except Error as error:
+                self.done.append(f"could not mend layer {record.diff_id}: {error.message}")
+
+    def _is_mended(self, diff_id: Digest) -> bool:
+        """Whether a layer is whole again of what is left of it."""
+        try:
+            self._store.snapshotter.mend(diff_id)
+        except (NotFound, Corrupt, InvalidInput):  # the latter: something else where its tar should be
+            return False
+        return True
+
     def fetch(self) -> None:
         """What is missing; documents lead to more that may be missing, so until nothing comes any more."""
         asked: set[Digest] = set()
-        self._restore()
-        while absent := [each for each in missing_blobs(self._store, self._store.survey()) if each.digest not in asked]:
+        while absent := [each for each in self._wanted() if each.digest not in asked]:
             asked |= {each.digest for each in absent}
             unsettled.begin(self._store.blobs.root, Mark(boot=boot_id(), blobs=tuple(each.digest for each in absent)))
             origins = self._store.survey().origins
             in_parallel(partial(self._fetch, origins), largest(absent))
 
-    def _restore(self) -> None:
-        """The blobs for which damaged layers stand: of the layer's tar, if that is whole, or from a registry."""
-        for stand_in in self._stand_ins.values():
-            whole = Whole(
-                f"layer {stand_in.diff_id.short}",
-                blobs=self._store.blobs,
-                snapshotter=self._store.snapshotter,
-                connect=self._connect or _nobody,
-                progress=self._progress,
-            )
-            try:
-                whole.restore(stand_in.descriptor)
-                self.done.append(f"restored blob {stand_in.descriptor.digest}")
-            except (Cancelled, Exhausted):
-                raise
-            except Error as error:
-                self.done.append(f"could not restore blob {stand_in.descriptor.digest}: {error.message}")
+    def _wanted(self) -> list[Descriptor]:
+        """What is missing, and the blobs for which damaged layers stand."""
+        stood_for = [stand_in.descriptor for stand_in in self._stand_ins.values()]
+        missed = missing_blobs(self._store, self._store.survey())
+        return missed + [each for each in stood_for if not is_here(each.digest, self._store.blobs)]
 
     def _fetch(self, known: Mapping[Digest, list[Reference]], descriptor: Descriptor, check: Check) -> None:
         """From the first of its origins that gives it."""
@@ -195,8 +212,7 @@ class _Repair:
         layers = [
             Layer(descriptor, diff_id, store.blobs)
             for diff_id in wanted
-            for descriptor in survey.blobs_of.get(diff_id, [])[:1]
-            if store.blobs.stat(descriptor.digest) == descriptor.size and not store.snapshotter.has(diff_id)
+            if not store.snapshotter.has(diff_id) and (descriptor := self._source(diff_id, survey)) is not None
         ]
         if layers:
             unsettled.begin(store.blobs.root, Mark(boot=boot_id(), layers=tuple(layer.diff_id for layer in layers)))
@@ -208,6 +224,12 @@ class _Repair:
         in_processes(work, largest_first(layers), progress=self._progress)
         made = [layer.diff_id for layer in layers if store.snapshotter.has(layer.diff_id)]
         self.done += [f"made layer {diff_id} again" for diff_id in made]
+
+    def _source(self, diff_id: Digest, survey: Survey) -> Descriptor | None:
+        """A blob that is here and of which a layer can be made."""
+        blobs = self._store.blobs
+        found = (each for each in survey.blobs_of.get(diff_id, ()) if blobs.stat(each.digest) == each.size)
+        return next(found, None)
 
     def correct_tags(self) -> None:
         """Records that say something else than the image that they lead to."""
@@ -255,12 +277,12 @@ class _Repair:
                     yield found
             elif found.kind == "layer" and found.affects and not store.snapshotter.has(Digest(found.name)):
                 yield finding(store, survey, "layer", Digest(found.name), "it is to be made again")
-            elif found.kind == "layer" and Digest(found.name) in store.stand_ins():
+            elif (
+                found.kind == "layer"
+                and Digest(found.name) in self._stand_ins
+                and Digest(found.name) in store.stand_ins()
+            ):
                 yield found
-
-
-def _nobody(reference: Reference) -> Repository:
-    raise Unavailable(f"{reference.registry} is not asked", code="offline", hint="leave out --offline")
 
 
 def largest(descriptors: Iterable[Descriptor]) -> list[Descriptor]:

@@ -33,7 +33,7 @@ def find(blobs: BlobStore, containers: ContainerStore) -> tuple[str, ...]:
     root = blobs.root
     parts = [os.path.relpath(path, root) for path in gc.unfinished(blobs)]
     husks = [f"containers/{container_id}" for container_id in containers.husks()]
-    others = sorted((*_journals(root), *_asides(root), *_half_layers(root), *husks))
+    others = sorted((*_journals(root), *_asides(root), *_half_layers(blobs), *husks))
     return (*parts, *others, *(f"tmp/{name}" for name in leftovers.names(root)))
 
 
@@ -45,7 +45,7 @@ def remove(blobs: BlobStore, containers: ContainerStore) -> list[str]:
     if parts.parts:
         done.append(f"removed {parts.parts} parts of interrupted transfers ({parts.size} bytes)")
     done += [f"removed tmp/{each.name}" for each in leftovers.remove(root, leftovers.find(root))]
-    for path in (*_journals(root), *_half_layers(root), *_old(root, _asides(root))):
+    for path in (*_journals(root), *_half_layers(blobs), *_old(root, _asides(root))):
         remove_tree(os.path.join(root, path))
         done.append(f"removed {path}")
     return done + [f"removed containers/{container_id}" for container_id in containers.remove_husks()]
@@ -71,15 +71,18 @@ def _asides(root: StrPath) -> Iterator[str]:
                 yield os.path.join(place, name)
 
 
-def _half_layers(root: StrPath) -> Iterator[str]:
-    """Folders of layers without layer.json: not there for anybody."""
+def _half_layers(blobs: BlobStore) -> Iterator[str]:
+    """Folders of layers without layer.json: not there for anybody, unless their tar is the last copy of a blob."""
+    root, last_copies = blobs.root, blobs.dropped.layers()
     for algorithm in _names(root, "layers"):
         for name in _names(root, f"layers/{algorithm}"):
             try:
-                Digest.parse(f"{algorithm}:{name}")
+                diff_id = Digest.parse(f"{algorithm}:{name}")
             except InvalidInput:
                 continue
-            if not os.path.exists(os.path.join(root, "layers", algorithm, name, "layer.json")):
+            if diff_id not in last_copies and not os.path.exists(
+                os.path.join(root, "layers", algorithm, name, "layer.json")
+            ):
                 yield f"layers/{algorithm}/{name}"
 
 

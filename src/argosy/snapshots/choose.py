@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, InvalidInput, NotFound, Unsupported
-from ..linux.files import reporting, write_atomic
+from ..linux.files import reporting, write_instead
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -55,7 +55,7 @@ def choose(root: StrPath, features: HostFeatures, override: str | None = None, *
 def _record(root: StrPath, kind: str) -> None:
     with reporting("write", os.path.join(root, "layers")):
         os.makedirs(os.path.join(root, "layers"), mode=0o700, exist_ok=True)
-    write_atomic(os.path.join(root, "layers", _FILE), kind.encode() + b"\n")
+    write_instead(os.path.join(root, "layers", _FILE), kind.encode() + b"\n")
 
 
 def _best(features: HostFeatures) -> str:
@@ -87,7 +87,7 @@ def _recorded(root: StrPath) -> str | None:
     try:
         with reporting("read", path), open(path, "rb", buffering=0) as file:
             kind = file.read(100).decode(errors="replace").strip()
-    except NotFound:
+    except (NotFound, InvalidInput):  # the latter: something else where the file should be
         return None
     return kind if kind in KINDS else None
 

@@ -74,6 +74,13 @@ class Snapshotter(Protocol):
         compare. The cure of what is corrupt is to remove it and to apply the layer again.
         """
 
+    def mend(self, diff_id: Digest) -> None:
+        """Make a damaged snapshot, or what is left of one, whole again of the tar that it keeps. Durable.
+
+        For layers that nothing else could be made of. Raises NotFound where no tar is kept or left,
+        Corrupt (as apply) where it is not the layer's; then nothing has changed.
+        """
+
     def usage(self, diff_id: Digest) -> int:
         """Bytes of the layer, uncompressed: about what removing it frees. NotFound (code layer-not-unpacked)."""
 

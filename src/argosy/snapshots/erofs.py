@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from ..errors import Corrupt, NotFound
 from ..linux.files import reporting, sync_file
 from ..linux.mounts import Erofs
-from .folders import REMEDY, LayerFacts, LayerFolders, topmost_once
+from .folders import FACTS, REMEDY, LayerFacts, LayerFolders, topmost_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,19 @@ class ErofsSnapshotter(LayerFolders):
         folder = self._require(diff_id)
         with reporting("read", folder):
             return cast("BinaryIO", open(f"{folder}/{_TAR}", "rb", buffering=0))
+
+    def mend(self, diff_id: Digest) -> None:
+        """In place, the facts last; whoever has the old index mounted keeps it."""
+        import msgspec
+
+        from ..linux.files import write_instead
+        from .intake import Intake
+
+        folder = self.path(diff_id)
+        with reporting("mend", folder), open(f"{folder}/{_TAR}", "rb", buffering=0) as tar, io.BytesIO() as index:
+            facts = _index(Intake(cast("BinaryIO", tar), diff_id), index, diff_id)
+            write_instead(f"{folder}/{_INDEX}", index.getvalue())
+            write_instead(f"{folder}/{FACTS}", msgspec.json.encode(facts))
 
     def lowers(self, diff_ids: tuple[Digest, ...], mount_root: str) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
         stack = topmost_once(diff_ids)

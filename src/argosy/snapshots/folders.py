@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .parents import View
 
-_FACTS = "layer.json"
+FACTS = "layer.json"
 #: beginnings of the names in tmp/ of layers that are being made (locked meanwhile), or removed
 MADE, REMOVED = "layer-", "removed-"
 REMEDY = "argosy check --repair removes the layer; it is made again when it is needed"
@@ -58,11 +58,11 @@ class LayerFolders:
         return os.path.join(self._layers, diff_id.algorithm, diff_id.hex)
 
     def has(self, diff_id: Digest) -> bool:
-        return os.path.exists(os.path.join(self.path(diff_id), _FACTS))
+        return os.path.exists(os.path.join(self.path(diff_id), FACTS))
 
     def facts(self, diff_id: Digest) -> LayerFacts:
         """Raises NotFound (layer-not-unpacked), Corrupt (layer-facts-damaged)."""
-        path = os.path.join(self.path(diff_id), _FACTS)
+        path = os.path.join(self.path(diff_id), FACTS)
         try:
             with open(path, "rb", buffering=0) as file:
                 return msgspec.json.decode(file.read(), type=LayerFacts)
@@ -87,7 +87,7 @@ class LayerFolders:
         found = self.facts(diff_id)
         if msgspec.structs.replace(found, warnings=facts.warnings) != facts:  # words may change with our version
             raise Corrupt(
-                f"{self.path(diff_id)}/{_FACTS} is damaged",
+                f"{self.path(diff_id)}/{FACTS} is damaged",
                 code="layer-facts-damaged",
                 context="it says something else than the layer",
                 hint=REMEDY,
@@ -106,13 +106,16 @@ class LayerFolders:
     def touched_ns(self, diff_id: Digest) -> int:
         """When the snapshot was made, by the file system's clock; 0 when absent."""
         try:
-            return os.stat(os.path.join(self.path(diff_id), _FACTS)).st_mtime_ns
+            return os.stat(os.path.join(self.path(diff_id), FACTS)).st_mtime_ns
         except FileNotFoundError:
             return 0
 
     def open_tar(self, diff_id: Digest) -> BinaryIO | None:
         """Kinds that unpack keep no tar."""
         return None
+
+    def mend(self, diff_id: Digest) -> None:
+        raise NotFound(f"layer {diff_id} has no tar", code="layer-without-tar")
 
     def warnings(self, diff_id: Digest) -> tuple[str, ...]:
         """Without their counts, so that equal ones of an image's layers can be said once. Raises as facts."""
@@ -201,7 +204,7 @@ class LayerFolders:
         """Publish *aside*. Not synced: see the contract."""
         path = self.path(diff_id)
         with reporting("write", path):
-            _write(os.path.join(aside, _FACTS), msgspec.json.encode(facts))
+            _write(os.path.join(aside, FACTS), msgspec.json.encode(facts))
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             try:
                 os.rename(aside, path)

@@ -54,8 +54,10 @@ class DroppedBlobs:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            from ..linux.files import translate
+            from ..linux.files import NO_FILE, translate
 
+            if error.errno in NO_FILE:
+                return None
             raise translate(error, "read", self.path(digest)) from error
         except (msgspec.MsgspecError, InvalidInput, UnicodeDecodeError, RecursionError):
             return None
@@ -91,6 +93,10 @@ class DroppedBlobs:
             os.unlink(path)
         except FileNotFoundError:
             return 0
+        except IsADirectoryError:  # a damaged disk's
+            from ..linux.files import remove_tree
+
+            remove_tree(path)
         return size
 
     def walk(self) -> Iterator[Digest]:

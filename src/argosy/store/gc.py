@@ -260,7 +260,13 @@ def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
     latest = 0
     for path in (blobs.path(digest), blobs.dropped.path(digest)):
         with suppress(FileNotFoundError):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:
+                if not os.path.islink(path):
+                    raise
+                latest = max(latest, os.lstat(path).st_mtime_ns)  # a damaged disk's, wherever it leads
+                continue
             try:
                 latest = max(latest, os.fstat(fd).st_mtime_ns)
             finally:
