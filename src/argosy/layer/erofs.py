@@ -131,6 +131,7 @@ class IndexBuilder:
             else:
                 if found is not None:
                     self._forget(found)
+                    del above.children[name]  # the folder is the last, as it is where *found* was packed away
                 folder = above.children[name] = Folder()
         folder.implied = False
         folder.owner = _owner(entry)
