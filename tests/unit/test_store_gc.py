@@ -233,3 +233,20 @@ def test_an_old_part_is_swept_a_young_one_and_one_in_use_are_not(shop: Shop) -> 
         assert sweep(shop.blobs, lambda: nothing) == gc.Swept()
     assert sweep(shop.blobs, lambda: nothing) == gc.Swept(parts=1, size=on_disk)
     assert (gc.unfinished(shop.blobs), list((shop.folder / "store/ingest").glob("*.part*"))) == ([], [])
+
+
+@pytest.mark.parametrize("place", ["a folder", "a dangling link", "a link to itself", "a link to another file"])
+def test_something_else_in_the_place_of_the_word_is_replaced(shop: Shop, tmp_path: Path, place: str) -> None:
+    word, other = shop.folder / "store/ingest/publication", tmp_path / "other"
+    other.write_bytes(b"untouched")
+    image = shop.image(1)
+    shop.fetch(image)
+    {
+        "a folder": lambda: (word / "deep").mkdir(parents=True),
+        "a dangling link": lambda: word.symlink_to("/no/where"),
+        "a link to itself": lambda: word.symlink_to(word.name),
+        "a link to another file": lambda: word.symlink_to(other),
+    }[place]()
+    assert sweep(shop.blobs, shop.reached).blobs == ()
+    shop.publish(image, "a:1")
+    assert (word.is_symlink(), len(word.read_bytes()), other.read_bytes()) == (False, 16, b"untouched")

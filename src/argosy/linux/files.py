@@ -99,11 +99,11 @@ def write_atomic(path: StrPath, data: bytes, *, mode: int = 0o644, sync: bool = 
             sync_folder(folder)
 
 
-def write_instead(path: StrPath, data: bytes) -> None:
+def write_instead(path: StrPath, data: bytes, *, sync: bool = True) -> None:
     """As write_atomic, and in the place of a folder too, as damaged disks have them where files should be."""
     if os.path.isdir(path) and not os.path.islink(path):
         remove_tree(path)
-    write_atomic(path, data)
+    write_atomic(path, data, sync=sync)
 
 
 def create_exclusive(path: StrPath, data: bytes = b"", *, mode: int = 0o644, sync: bool = True) -> bool:

@@ -43,7 +43,7 @@ def filter_for(capabilities: Iterable[str], architecture: str, cache_folder: str
         found = _made(tuple(capabilities), architecture, cache_folder)
         body = msgspec.json.encode(found)
         os.makedirs(cache_folder, exist_ok=True)
-        files.write_atomic(path, Digest.of(body).encode() + b"\n" + body, sync=False)
+        files.write_instead(path, Digest.of(body).encode() + b"\n" + body, sync=False)
     return found
 
 

@@ -33,6 +33,8 @@ _RECORD = struct.Struct("<QQII")
 _FINEST = 1 << 12  # bytes; a record each, at least
 _COARSEST = 4 << 20
 _SHARE = 1000  # a record for each thousandth of the blob: what several connections lose at once is below 1 %
+_STEP = 16 << 20  # bytes that have been read between two looks at what may leave memory
+_LAG = 64 << 20  # bytes: a stretch is looked at until it is this far behind, for the disk needs time
 
 Range = tuple[int, int]  # first byte, byte after the last
 
@@ -199,6 +201,11 @@ class Assembly:
     def read_at(self, position: int, count: int) -> bytes:
         return os.pread(self._open_fd(), count, position)
 
+    def let_go(self, position: int, length: int) -> None:
+        """Tell the kernel that these bytes need not stay in memory."""
+        with suppress(OSError):  # an advice that some file systems do not know
+            os.posix_fadvise(self._open_fd(), position, length, os.POSIX_FADV_DONTNEED)
+
     # ---- beginning
 
     def _begin(self, waiting: Callable[[], None]) -> None:
@@ -313,16 +320,26 @@ class Ranges:
 
 
 class _Growing:
-    """The front of an assembly as a stream."""
+    """The front of an assembly as a stream. What has been read is let go from memory: nobody reads it soon again.
+
+    A pull would fill the page cache with blobs besides layers otherwise, and push out
+    what others have there. The first call of the kernel for a stretch begins to write it, one that
+    comes later finds it written; none waits.
+    """
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self._position = 0
+        self._behind = 0  # where it stood when the last stretch was let go
 
     def read(self, count: int = -1) -> bytes:
         there = self._assembly.await_bytes(self._position)
         data = self._assembly.read_at(self._position, min(there, CHUNK if count < 0 else count)) if there else b""
         self._position += len(data)
+        if self._position - self._behind >= _STEP:
+            start = max(self._behind - _LAG, 0)
+            self._assembly.let_go(start, self._position - start)
+            self._behind = self._position
         return data
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ and tag, without stopping them:
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -41,7 +42,7 @@ import msgspec
 
 from ..errors import NotFound, Unavailable
 from ..linux import room
-from ..linux.files import reporting
+from ..linux.files import NO_FILE, remove_tree, reporting
 from ..linux.locks import idle
 from ..oci import descriptor as media
 from ..oci.digest import Digest
@@ -277,8 +278,15 @@ def _touched_ns(blobs: BlobStore, digest: Digest) -> int:
 def _note_publication(blobs: BlobStore) -> None:
     """Tell sweeps that what they know to be needed is no longer all. The caller is publishing."""
     path = os.path.join(blobs.root, "ingest", _PUBLICATION)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with reporting("write", path):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno not in NO_FILE:
+                raise
+            remove_tree(path)  # something else, as damaged disks have it
+            fd = os.open(path, flags, 0o600)
         try:
             os.write(fd, os.urandom(16))
         finally:
@@ -290,8 +298,10 @@ def _last_publication(blobs: BlobStore) -> bytes:
     try:
         with open(os.path.join(blobs.root, "ingest", _PUBLICATION), "rb", buffering=0) as file:
             return file.read(16)
-    except FileNotFoundError:
-        return b""
+    except OSError as error:
+        if error.errno in (errno.ENOENT, *NO_FILE):
+            return b""
+        raise
 
 
 def parts_of(blobs: BlobStore) -> tuple[Part, ...]:
