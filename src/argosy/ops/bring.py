@@ -65,6 +65,7 @@ class Bringer:
             passage = _Passage(descriptor, assembly.present, progress, extracts=False)
             with self._fetching(descriptor, assembly, check, passage):
                 _commit(assembly)
+                passage.ends()
 
         self._bring(descriptor, progress, receive)
 
@@ -93,6 +94,7 @@ class Bringer:
                 self._apply(layer, assembly, check, passage)
                 warn_of(layer, snapshotter=self._snapshotter, progress=progress)
             _commit(assembly)
+            passage.ends()
 
     def _fetching(
         self, descriptor: Descriptor, assembly: Assembly, check: Check, passage: _Passage
@@ -149,6 +151,15 @@ class _Passage:
 
     def arrived(self, count: int) -> None:
         with self._guard:
+            self._count(min(count, self._size - self._arrived))
+
+    def ends(self) -> None:
+        """All has arrived, though the thread that brought the last bytes may not have said so yet."""
+        with self._guard:
+            self._count(self._size - self._arrived)
+
+    def _count(self, count: int) -> None:
+        if count > 0:
             self._arrived += count
             self._progress(Advanced(self._name, count))
             self._tell_if_whole()
