@@ -208,6 +208,18 @@ def test_a_second_pull_moves_one_manifest(ours: str, here: Here, tmp_path: Path)
         assert here.statuses == ["Already exists"] * 2
 
 
+@pytest.mark.parametrize("processors", [1, 2, 3, 64])
+def test_a_pull_brings_the_same_on_small_and_large_machines(
+    ours: str, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    name = f"{ours}/team/machines:{processors}"
+    image = random_image(tmp_path / "image", seed=processors, layers=3)
+    skopeo_push(image, name)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    assert here.pull(name).record.descriptor.digest == image.descriptor.digest
+    assert all(here.snapshotter.has(diff_id) for diff_id in image.diff_ids)
+
+
 def test_layers_that_are_here_are_not_fetched_for_another_image(ours: str, here: Here, tmp_path: Path) -> None:
     image = random_image(tmp_path / "image", layers=2)
     skopeo_push(image, f"{ours}/team/base:1")

@@ -64,6 +64,11 @@ class Plain:
         mode, uid, gid = owner
         return mode, uid, gid, size, mtime
 
+    def is_sound(self, block: bytes) -> bool:
+        """Whether the checksum is right, and in the common form."""
+        expected = self._sums.get(block[148:156]) or self._sum(block[148:156])
+        return adler32(block) & 0xFFFF == expected
+
     def _number(self, field: bytes) -> int:
         match = _NUMBER.fullmatch(field)
         if match is None:

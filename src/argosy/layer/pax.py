@@ -76,6 +76,9 @@ def number(text: bytes, key: bytes) -> int:
 def time_ns(text: bytes) -> int:
     """Seconds since 1970 as a decimal fraction, in ns; digits past the ninth are cut off."""
     whole, _, fraction = text.partition(b".")
+    usual = whole + fraction.ljust(9, b"0")
+    if whole and len(fraction) <= 9 and len(usual) < 20 and usual.isdigit():
+        return min(int(usual), _TIMES[1])
     negative = whole.startswith(b"-")
     digits = whole[1:] if whole[:1] in (b"-", b"+") else whole
     if not (digits + fraction).isdigit() or len(digits) > 20:

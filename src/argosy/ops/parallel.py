@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 LIMIT = 4  # at once; more make a registry refuse us and a disk seek
-_FEWEST = 4  # processes on a machine with fewer cores: one waits for the network now and then
+_FEWEST = 2  # processes on a machine with fewer processors: one waits for the network now and then
 _LOOK_S = 0.1  # how soon the failure of one thread is noticed while we wait for another
 _FAREWELL_S = 2.0  # how long we wait for threads that sit in a stalled connection; they end with the process
 
@@ -57,8 +57,13 @@ def in_processes(work: Callable[[Item, Check, Progress], None], items: Iterable[
     elif waiting:
         from ..linux.workers import run_workers
 
-        crew = min(len(waiting), max(_FEWEST, min(len(os.sched_getaffinity(0)), LIMIT)))
+        crew = min(len(waiting), max(_FEWEST, min(processors(), LIMIT)))
         run_workers(lambda item, tell: work(item, lambda: None, Coalesced(tell)), waiting, crew, progress)
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def has_threads() -> bool:

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from ..errors import Corrupt
+from ..linux.writeback import Behind
 from ..oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class Intake(io.RawIOBase):
         self._diff_id = diff_id
         self._copy = copy
         self._hasher = diff_id.hasher()
+        if copy is not None:
+            self._behind = Behind(copy)
         self.size = 0  # bytes so far
 
     def readable(self) -> bool:
@@ -36,6 +39,7 @@ class Intake(io.RawIOBase):
             view = memoryview(data)
             while view:
                 view = view[self._copy.write(view) :]
+            self._behind.moved(self.size)
         return data
 
     def verify(self) -> None:

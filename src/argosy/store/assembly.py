@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..errors import Cancelled, Error
 from ..linux.locks import Held, hold, own_name
+from ..linux.writeback import Behind
 from ..oci.digest import CHUNK, VerifyingReader
 from .blobs import JOURNAL, full_disk, translated
 
@@ -33,8 +34,6 @@ _RECORD = struct.Struct("<QQII")
 _FINEST = 1 << 12  # bytes; a record each, at least
 _COARSEST = 4 << 20
 _SHARE = 1000  # a record for each thousandth of the blob: what several connections lose at once is below 1 %
-_STEP = 16 << 20  # bytes that have been read between two looks at what may leave memory
-_LAG = 64 << 20  # bytes: a stretch is looked at until it is this far behind, for the disk needs time
 
 Range = tuple[int, int]  # first byte, byte after the last
 
@@ -112,7 +111,7 @@ class Assembly:
         reader = self._reader or cast("_CheckedReader", self.open())
         while reader.read(CHUNK):
             pass
-        fd = self._open_fd()
+        fd = self.fileno()
         try:
             self._store.adopt(fd, self._path, self._expected.digest, sync=False)
             _unlink(self._path + JOURNAL)
@@ -176,7 +175,7 @@ class Assembly:
         Raises Cancelled after close, else what the disk says.
         """
         with self._changed:
-            fd = self._open_fd()
+            fd = self.fileno()
             self._writers += 1
         try:
             yield fd
@@ -199,12 +198,13 @@ class Assembly:
         return count
 
     def read_at(self, position: int, count: int) -> bytes:
-        return os.pread(self._open_fd(), count, position)
+        return os.pread(self.fileno(), count, position)
 
-    def let_go(self, position: int, length: int) -> None:
-        """Tell the kernel that these bytes need not stay in memory."""
-        with suppress(OSError):  # an advice that some file systems do not know
-            os.posix_fadvise(self._open_fd(), position, length, os.POSIX_FADV_DONTNEED)
+    def fileno(self) -> int:
+        """The part's descriptor. Raises Cancelled after close."""
+        if self._held is None:
+            raise Cancelled("the transfer was stopped", code="cancelled")
+        return self._held.fd
 
     # ---- beginning
 
@@ -227,7 +227,7 @@ class Assembly:
 
     def _take_up(self) -> None:
         """What the journal of an earlier attempt says, as far as the bytes agree."""
-        fd, journal_fd = self._open_fd(), self._journal()
+        fd, journal_fd = self.fileno(), self._journal()
         records = _records(journal_fd)
         os.ftruncate(journal_fd, len(records) * _RECORD.size)
         for offset, length, checksum in records:
@@ -242,7 +242,7 @@ class Assembly:
 
     def _require_space(self) -> None:
         """Fail before the transfer, not after gigabytes of it. File systems that tell nothing pass."""
-        status = os.fstatvfs(self._open_fd())
+        status = os.fstatvfs(self.fileno())
         missing = self._expected.size - self._arrived.size
         if status.f_blocks and missing > status.f_bavail * status.f_frsize:
             raise full_disk(self._store.root, self._name, missing)
@@ -250,11 +250,6 @@ class Assembly:
     @property
     def _name(self) -> str:
         return f"blob {self._expected.digest}"
-
-    def _open_fd(self) -> int:
-        if self._held is None:
-            raise Cancelled("the transfer was stopped", code="cancelled")
-        return self._held.fd
 
     def _failed(self, error: OSError) -> Error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -320,26 +315,18 @@ class Ranges:
 
 
 class _Growing:
-    """The front of an assembly as a stream. What has been read is let go from memory: nobody reads it soon again.
-
-    A pull would fill the page cache with blobs besides layers otherwise, and push out
-    what others have there. The first call of the kernel for a stretch begins to write it, one that
-    comes later finds it written; none waits.
-    """
+    """The front of an assembly as a stream. What has been read is let go from memory: nobody reads it soon again."""
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self._position = 0
-        self._behind = 0  # where it stood when the last stretch was let go
+        self._behind = Behind(assembly)
 
     def read(self, count: int = -1) -> bytes:
         there = self._assembly.await_bytes(self._position)
         data = self._assembly.read_at(self._position, min(there, CHUNK if count < 0 else count)) if there else b""
         self._position += len(data)
-        if self._position - self._behind >= _STEP:
-            start = max(self._behind - _LAG, 0)
-            self._assembly.let_go(start, self._position - start)
-            self._behind = self._position
+        self._behind.moved(self._position)
         return data
 
     def close(self) -> None:
