@@ -9,7 +9,7 @@ import pytest
 
 from argosy.errors import Corrupt
 from argosy.layer.archive import entries
-from argosy.layer.entry import Entry
+from argosy.layer.entry import Entry, clean_path
 from argosy.layer.erofs import IndexBuilder
 from tests.support import archives
 from tests.support.archives import (
@@ -79,6 +79,23 @@ def test_every_kind_is_read() -> None:
 )
 def test_names_come_out_clean(name: bytes, path: bytes) -> None:
     assert [entry.path for entry in read(archive(file(name)))] == [path]
+
+
+@pytest.mark.parametrize("before", [b"x", b"a/x", b"a/b/x"])
+@pytest.mark.parametrize(
+    "name", [b"y", b"/y", b"./y", b"a/y", b"a/.", b"a/./y", b"a//y", b"/a/y", b"a/.y", b"a/b//y", b"a/b/.", b"//y"]
+)
+def test_names_come_out_clean_whatever_came_before(before: bytes, name: bytes) -> None:
+    paths = [entry.path for entry in read(archive(file(before), file(name), file(before), file(name)))]
+    assert paths == [before, clean_path(name), before, clean_path(name)]
+
+
+@pytest.mark.parametrize("before", [b"x", b"a/x"])
+@pytest.mark.parametrize("name", [b"..", b"/..", b"a/..", b"a/../x", b"../x"])
+def test_a_name_that_goes_up_is_refused_whatever_came_before(before: bytes, name: bytes) -> None:
+    with pytest.raises(Corrupt) as caught:
+        read(archive(file(before), file(name)))
+    assert caught.value.code == "archive-path-escapes"
 
 
 @pytest.mark.parametrize("name", [b"", b"/", b"./", b"."])

@@ -73,6 +73,8 @@ class ArchiveReader:
         self._ended = False
         self._plain_fields = plain = Plain()
         self._numbers = plain.numbers
+        #: the folder of the last name that needed no cleaning
+        self._folder: bytes | None = None
         #: Records of global extended headers so far.
         self._defaults: dict[bytes, bytes] = {}
 
@@ -176,8 +178,7 @@ class ArchiveReader:
     def _plain(self, block: bytes, flag: int, timed: bytes = b"") -> Entry:
         """The entry of a header that nothing extends but *timed*: nearly all of them, so this is kept short."""
         kind, numbers = _PLAIN_KINDS.get(flag), self._numbers(block)
-        end = block.find(b"\0", 0, 100)
-        name = block[: end if end >= 0 else 100]
+        name = block.partition(b"\0")[0][:100]
         if kind is None or numbers is None or (kind == "file" and name[-1:] == b"/"):  # v7's way to say folder
             return self._build(block, [(b"mtime", timed)] if timed else [])
         mode, uid, gid, length, mtime = numbers
@@ -186,8 +187,14 @@ class ArchiveReader:
         if kind != "file":
             length = 0  # links and folders have no data, whatever they say
         self._left, self._padding = length, -length & 511
+        folder, _, base = name.rpartition(b"/")
+        if folder != self._folder or not base or base[0] == 46:  # else only a part that needs no cleaning is new
+            if _CLEAN.fullmatch(name):
+                self._folder = folder or None  # "x" and "/x" have none alike
+            else:
+                name = _clean(name)
         return Entry(
-            path=name if _CLEAN.fullmatch(name) else _clean(name),
+            path=name,
             kind=kind,
             mode=mode,
             uid=uid,

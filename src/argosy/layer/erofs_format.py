@@ -147,7 +147,7 @@ LINKS = struct.Struct("<I")
 
 def plain_file(mode: int, uid: int, gid: int, mtime_ns: int, number: int, size: int, device: int, block: int) -> bytes:
     """A file without xattrs that lies in one piece on *device*; at most 1 TiB, not empty. Whole slots."""
-    bits = max((size - 1).bit_length() - BLOCK_BITS, 0)
+    bits = (size - 1).bit_length() - BLOCK_BITS if size > BLOCK else 0
     seconds, ns = divmod(mtime_ns, _NS)
     return _FILE.pack(
         1 | CHUNKED << 1, 0, 0o100000 | mode, 0, size, bits | 0x20, number, uid, gid, seconds, ns, 1, 0, device, block

@@ -6,11 +6,13 @@ Source: POSIX.1-2017 pax, «ustar Interchange Format»; GNU tar manual, «Basic 
 from __future__ import annotations
 
 import re
+from struct import Struct
 from zlib import adler32
 
 from .pax import damaged
 
 BLOCK = 512  # bytes; headers are one block, data is filled up to whole blocks
+_FIELDS = Struct("100x24s12s12s8s").unpack_from  # mode, uid and gid; size; mtime; checksum
 _OWNER = re.compile(rb"([0-7]{7})[\0 ]([0-7]{7})[\0 ]([0-7]{7})[\0 ]", re.DOTALL)
 _NUMBER = re.compile(rb"([0-7]{11})[\0 ]", re.DOTALL)  # size, mtime
 _CHECKSUM = re.compile(rb"([0-7]{6})[\0 ]{2}", re.DOTALL)
@@ -50,14 +52,15 @@ class Plain:
 
     def numbers(self, block: bytes) -> tuple[int, int, int, int, int] | None:
         """(mode, uid, gid, size, mtime) when all are in the common form and the checksum is right; None otherwise."""
-        owner = self._owners.get(block[100:124]) or self._owner(block[100:124])
-        expected = self._sums.get(block[148:156]) or self._sum(block[148:156])
+        of_owner, of_size, of_mtime, of_sum = _FIELDS(block)
+        owner = self._owners.get(of_owner) or self._owner(of_owner)
+        expected = self._sums.get(of_sum) or self._sum(of_sum)
         known = self._known
-        size, mtime = known.get(block[124:136]), known.get(block[136:148])
+        size, mtime = known.get(of_size), known.get(of_mtime)
         if size is None:
-            size = self._number(block[124:136])
+            size = self._number(of_size)
         if mtime is None:
-            mtime = self._number(block[136:148])
+            mtime = self._number(of_mtime)
         # adler32 begins with the plain sum modulo 65521, and is twenty times faster than sum().
         if owner is None or size < 0 or mtime < 0 or adler32(block) & 0xFFFF != expected:
             return None
