@@ -9,7 +9,7 @@ writable layer holds the container's own changes and nothing else.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,10 +48,12 @@ def workspace(folder: str) -> Iterator[str]:
 
     It takes everything mounted in it along when it is unmounted at the end (each
     unmount waits for the kernel's readers, 2 ms), and nothing of it has to be deleted.
-    The caller is in a private mount namespace.
+    The caller is in a private mount namespace. *folder* exists: made anew behind an `rm` it would be a container
+    without a record.
     """
     place = f"{folder}/mounts"
-    os.makedirs(place, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(place)
     mounts.Tmpfs(target=place).execute()
     try:
         yield place
