@@ -71,8 +71,8 @@ class ArchiveReader:
         self._padding = 0
         self._entry: Entry | None = None
         self._ended = False
-        self._plain_fields = plain = Plain()
-        self._numbers = plain.numbers
+        plain = Plain()
+        self._numbers, self._is_sound = plain.numbers, plain.is_sound
         #: the folder of the last name that needed no cleaning
         self._folder: bytes | None = None
         #: Records of global extended headers so far.
@@ -170,7 +170,7 @@ class ArchiveReader:
         mtime = pax.lone_mtime(self._buffer[at : at + length]) if length <= BLOCK else None
         if not mtime:
             return None
-        if not self._plain_fields.is_sound(block):
+        if not self._is_sound(block):
             verify(block, number(block[148:156]), self.position)
         self._at = at + 2 * BLOCK
         return self._plain(head, head[156], mtime)

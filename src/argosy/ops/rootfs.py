@@ -48,17 +48,21 @@ def workspace(folder: str) -> Iterator[str]:
 
     It takes everything mounted in it along when it is unmounted at the end (each
     unmount waits for the kernel's readers, 2 ms), and nothing of it has to be deleted.
-    The caller is in a private mount namespace. *folder* exists: made anew behind an `rm` it would be a container
-    without a record.
+    The caller is in a private mount namespace.
     """
     place = f"{folder}/mounts"
-    with suppress(FileExistsError):
-        os.mkdir(place)
+    _make_folder(place)
     mounts.Tmpfs(target=place).execute()
     try:
         yield place
     finally:
         mounts.unmount(place)
+
+
+def _make_folder(path: str) -> None:
+    """Unless it is there. Where it lies exists: made anew behind an `rm`, that were a container without a record."""
+    with suppress(FileExistsError):
+        os.mkdir(path)
 
 
 @contextmanager
@@ -129,7 +133,7 @@ def mounted(
     made, root = f"{place}/generated", place_in(place)
     upper, work = f"{folder}/upper", f"{folder}/work"
     for path in (made, root, upper, work):
-        os.makedirs(path, exist_ok=True)
+        _make_folder(path)
     with image_view(snapshotter, diff_ids, place, userxattr=userxattr) as (image_fd, lowers):
         edits = edits_for(image_fd)
         generated.build(edits, image_root_fd=image_fd, folder=made)
